@@ -1,0 +1,1 @@
+"""The online path: HTTP, ads and money. Knows nothing of torch, transformers or vLLM."""

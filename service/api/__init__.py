@@ -1,0 +1,1 @@
+"""HTTP: one file per resource, the schemas, and who may call what."""

@@ -14,8 +14,7 @@
         ├── Overloaded                       the bound on requests at once is reached
         ├── Draining                         the process is shutting down
         ├── StoreDown                        Redis is away
-        ├── ModelUnavailable                 the engine is away or has died
-        └── DeadlineBeforeAnswer        504  the deadline passed before the first token
+        └── ModelUnavailable                 the engine is away or has died
 
 Each class carries its status and a stable `code`; one handler (`service/api/problems.py`)
 renders them. `latency` of a refusal is milliseconds: nothing is started before it is raised.
@@ -27,7 +26,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One wrong field: `loc` as a JSON pointer or row and column, `msg` what is wrong and allowed."""
+    """A wrong field: `loc`, a JSON pointer or row and column; `msg`, what is wrong and allowed."""
 
     loc: str
     msg: str
@@ -78,6 +77,11 @@ class IdempotencyConflict(ProblemError):
     title = "This Idempotency-Key was used with another body"
 
 
+class IdempotencyInProgress(ProblemError):
+    status, code = 409, "idempotency_in_progress"
+    title = "The first request with this Idempotency-Key still runs"
+
+
 class BodyTooLarge(ProblemError):
     status, code, title = 413, "body_too_large", "The body is too large"
 
@@ -109,8 +113,3 @@ class StoreDown(Unavailable):
 
 class ModelUnavailable(Unavailable):
     code, title = "model_unavailable", "The model does not answer"
-
-
-class DeadlineBeforeAnswer(Unavailable):
-    status, code = 504, "deadline_exceeded"
-    title = "The deadline passed before the answer began"

@@ -1,0 +1,49 @@
+# make serve   start the service            make check   format, lint, types, import contracts
+# make test    run the whole suite          make lock    pin the requirements again
+
+SHELL := /bin/bash
+HOST ?= 127.0.0.1
+PORT ?= 8000
+STATE_DIR ?= state
+PYTHON ?= python3.11
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+BIN := .venv/bin
+
+.PHONY: serve test check format lock clean
+.DELETE_ON_ERROR:
+
+serve: .venv/cpu.done
+	@exec $(BIN)/llm-auction serve --host $(HOST) --port $(PORT) --state-dir $(STATE_DIR)
+
+test: .venv/dev.done
+	$(BIN)/python -m pytest
+
+check: .venv/dev.done
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/dev.done
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# `cpu` is what serving needs, `dev` holds that and what tests and checks need.
+.venv/%.done: requirements/%.lock pyproject.toml | .venv
+	@echo "Installing requirements/$*.lock (a few minutes the first time)"
+	@torch=$$(grep '^torch==' $<); $(BIN)/pip install --quiet --no-deps "$$torch" 2>/dev/null \
+		|| $(BIN)/pip install --no-deps --index-url $(TORCH_INDEX) "$$torch"
+	@$(BIN)/pip install --progress-bar on --quiet --no-deps -r $<
+	@$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv:
+	@$(PYTHON) -m venv .venv
+
+lock:
+	for set in cpu dev; do uv pip compile pyproject.toml --extra cpu --extra otel \
+		$$([ $$set = dev ] && echo --extra dev) --python-version 3.11 --quiet \
+		--no-annotate --no-header --no-emit-find-links -o requirements/$$set.lock; done
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Load and benchmarks, from outside: speaks HTTP only."""

@@ -1,0 +1,65 @@
+"""Around every request: an id, the trace, one log line and the HTTP metrics. Pure ASGI."""
+
+import logging
+import re
+import uuid
+from time import monotonic
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service import logs, tracing
+from service.metrics import Metrics
+
+log = logging.getLogger("service.access")
+_REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class Access:
+    """ASGI middleware: the outermost one, so that refusals at the door are seen too."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        request_id = given if _REQUEST_ID.match(given) else uuid.uuid4().hex
+        trace_id, onward = tracing.accept(headers.get("traceparent"))
+        scope.setdefault("state", {}).update(request_id=request_id, trace_headers=onward)
+        logs.request_id.set(request_id)
+        logs.trace_id.set(trace_id)
+        status = 499  # nginx's word for a client that left before the answer began
+        begun = monotonic()
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        finally:
+            self._account(scope, status, monotonic() - begun)
+
+    def _account(self, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "unmatched")
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        self.metrics.http_requests.labels(route, method, str(status)).inc()
+        self.metrics.http_seconds.labels(route).observe(seconds)
+        log.info(
+            "request",
+            extra={
+                "method": method,
+                "route": route,
+                "status": status,
+                "duration_ms": round(seconds * 1000, 3),
+            },
+        )

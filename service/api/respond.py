@@ -1,0 +1,196 @@
+"""`POST /respond`: a question and candidate ads in, an answer with its ads and charges out."""
+
+import json
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Header, Request
+from models.contract.neutral import neutralise
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from models.contract.prompt import Profile, Turn
+from service.answer import Answer, Ask
+from service.api.once import Part, claim_once, fulfil
+from service.api.problems import documented, problem_body
+from service.api.render import as_event, as_response, error_event, replayed
+from service.api.schemas import RespondRequest, RespondResponse
+from service.auction.eligibility import Bid
+from service.auction.money import to_micros
+from service.errors import (
+    BodyTooLarge,
+    FieldError,
+    Forbidden,
+    IdempotencyConflict,
+    IdempotencyInProgress,
+    InvalidRequest,
+    MalformedBody,
+    ModelUnavailable,
+    Overloaded,
+    ProblemError,
+    PromptTooLarge,
+    Unauthorized,
+)
+from service.respond import respond
+from service.services import Services
+
+T = TypeVar("T")
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="The same key and body replay the stored response; another body is a 409",
+    ),
+]
+_OK = {
+    "description": "The answer; with `stream: true` as events `text`, `ad`, `done`, `error`",
+    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+}
+_PROBLEMS = documented(
+    BodyTooLarge,
+    Forbidden,
+    IdempotencyConflict,
+    IdempotencyInProgress,
+    InvalidRequest,
+    MalformedBody,
+    ModelUnavailable,
+    Overloaded,
+    PromptTooLarge,
+    Unauthorized,
+)
+
+
+def router() -> APIRouter:
+    """The route of `POST /respond`."""
+    routes = APIRouter(tags=["respond"])
+
+    @routes.post(
+        "/respond",
+        summary="One question, one generation, an answer with its ads",
+        response_model=RespondResponse,
+        responses={200: _OK, **_PROBLEMS},
+    )
+    async def post_respond(
+        body: RespondRequest, request: Request, idempotency_key: IdempotencyKey = None
+    ) -> Response:
+        services: Services = request.app.state.services
+        ask = as_ask(body, services, request.scope["state"])
+        parts = answer_parts(ask, services)
+        if idempotency_key is not None:
+            claim = await claim_once(
+                services.idempotency,
+                request.scope["state"]["caller"].name,
+                idempotency_key,
+                await request.body(),
+                ask.deadline_at,
+            )
+            if isinstance(claim, RespondResponse):
+                return _replay(claim, body.stream)
+            if claim is not None:
+                parts = fulfil(services.idempotency, claim, parts)
+        if not body.stream:
+            return await _whole(parts)
+        first = await anext(parts)
+        return EventStream(first, parts, ask.response_id)
+
+    return routes
+
+
+def as_ask(body: RespondRequest, services: Services, state: dict[str, Any]) -> Ask:
+    """The request in the service's own nouns, with the deployment's defaults filled in.
+
+    state: what the door noted about the request. Raises InvalidRequest.
+    """
+    limits, defaults = services.settings.limits, services.settings.generation
+    if body.max_tokens is not None and body.max_tokens > limits.max_tokens:
+        msg = f"must be at most {limits.max_tokens} in this deployment"
+        raise InvalidRequest(errors=[FieldError("/max_tokens", msg)])
+    if not neutralise(body.query):
+        raise InvalidRequest(errors=[FieldError("/query", "must hold some text")])
+    profile = body.user_profile
+    deadline_ms = _first(body.deadline_ms, limits.deadline_ms)
+    return Ask(
+        response_id=f"resp_{uuid.uuid4().hex}",
+        query=body.query,
+        bids=tuple(Bid(c.ad_id, to_micros(c.bid)) for c in body.candidates),
+        conversation=tuple(Turn(turn.role, turn.content) for turn in body.conversation),
+        profile=Profile(profile.info, tuple(profile.interests)) if profile else None,
+        user_id=body.user_id,
+        max_ads=_first(body.max_ads, defaults.max_ads),
+        temperature=_first(body.temperature, defaults.temperature),
+        top_p=_first(body.top_p, defaults.top_p),
+        top_k=_first(body.top_k, defaults.top_k),
+        max_tokens=_first(body.max_tokens, defaults.max_tokens),
+        seed=body.seed,
+        received_at=state["received_at"],
+        deadline_at=state["received_at"] + deadline_ms / 1000,
+        now=datetime.now(UTC),
+        trace_headers=state["trace_headers"],
+    )
+
+
+def _first(given: T | None, default: T) -> T:
+    return default if given is None else given
+
+
+async def answer_parts(ask: Ask, services: Services) -> AsyncGenerator[Part]:
+    """The parts of the answer, then the response object, rendered once."""
+    async with aclosing(respond(ask, services)) as parts:
+        async for part in parts:
+            yield as_response(part) if isinstance(part, Answer) else part
+
+
+async def _whole(parts: AsyncGenerator[Part]) -> Response:
+    async with aclosing(parts):
+        async for part in parts:
+            last = part
+    assert isinstance(last, RespondResponse)
+    return Response(last.model_dump_json(), media_type="application/json")
+
+
+def _replay(response: RespondResponse, is_stream: bool) -> Response:
+    headers = {"Idempotency-Replayed": "true"}
+    if not is_stream:
+        return Response(response.model_dump_json(), headers=headers, media_type="application/json")
+    body = b"".join(replayed(response))
+    return Response(body, headers=headers, media_type="text/event-stream")
+
+
+class EventStream(Response):
+    """Server-sent events of an answer. Closes `parts`, and so the generation, however it ends.
+
+    Starlette's own streaming response leaves its iterator open when a client goes away in the
+    middle of a send; the generation would run on until the garbage collector came by.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, first: Part, parts: AsyncGenerator[Part], request_id: str) -> None:
+        self.first = first
+        self.parts = parts
+        self.request_id = request_id
+        self.status_code = 200
+        self.background = None
+        self.body = b""
+        self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def write(body: bytes, more_body: bool = True) -> None:
+            await send({"type": "http.response.body", "body": body, "more_body": more_body})
+
+        async with aclosing(self.parts):
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await write(as_event(self.first))
+            try:
+                async for part in self.parts:
+                    await write(as_event(part))
+            except ProblemError as problem:
+                await write(error_event(json.dumps(problem_body(problem, self.request_id))))
+            await write(b"", more_body=False)

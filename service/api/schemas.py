@@ -1,0 +1,175 @@
+"""What `POST /respond` takes and gives, as documented in its OpenAPI."""
+
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+AdId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$", examples=["Ad-1001"])]
+
+MAX_CANDIDATES = 200
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a decimal number, not true or false")
+    return value
+
+
+Bid = Annotated[
+    Decimal,
+    BeforeValidator(_no_bool, json_schema_input_type=Decimal),
+    Field(gt=0, le=1_000_000, decimal_places=6, strict=False, examples=[1.25]),
+]
+"""Amount per click in the deployment's currency."""
+
+
+class Incoming(BaseModel):
+    """Strict: no coercion, no unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class CandidateBid(Incoming):
+    ad_id: AdId
+    bid: Bid
+
+
+class ConversationTurn(Incoming):
+    role: Literal["user", "assistant"]
+    content: str = Field(max_length=8_000)
+
+
+class UserProfile(Incoming):
+    info: str = Field("", max_length=2_000, examples=["Nurse, two children, lives in Lyon"])
+    interests: list[Annotated[str, Field(max_length=100)]] = Field(
+        default_factory=list, max_length=50, examples=[["hiking", "baking"]]
+    )
+
+
+class RespondRequest(Incoming):
+    """A user's question and the ads that may stand in its answer."""
+
+    query: str = Field(min_length=1, max_length=8_000, examples=["What should I pack for a hike?"])
+    candidates: list[CandidateBid] = Field(
+        default_factory=list,
+        max_length=MAX_CANDIDATES,
+        description="Ads with their bids; empty asks for an answer without ads",
+    )
+    conversation: list[ConversationTurn] = Field(
+        default_factory=list, max_length=100, description="Earlier turns, oldest first"
+    )
+    user_profile: UserProfile | None = None
+    user_id: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9._:-]{1,128}$", description="A pseudonym, never a name"
+    )
+    max_ads: int | None = Field(None, ge=0, le=10, description="The most ads in the answer")
+    deadline_ms: int | None = Field(
+        None, ge=1, le=600_000, description="The answer ends here, with what was written so far"
+    )
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=0, le=10_000, description="0: off")
+    max_tokens: int | None = Field(None, ge=1, le=100_000)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    stream: bool = Field(False, description="Answer as server-sent events")
+
+
+class Span(BaseModel):
+    """Character offsets into `answer`: `answer[start:end]` is the marker."""
+
+    start: int = Field(ge=0)
+    end: int = Field(ge=0)
+
+
+class ChargeTerms(BaseModel):
+    """What the event will cost the advertiser, whatever happens to the bid later."""
+
+    event: Literal["click", "impression"]
+    rule: Literal["first_price"]
+    price_micros: int = Field(gt=0, description="Millionths of the currency")
+    price: str = Field(description="The same, as a decimal", examples=["1.25"])
+    currency: str = Field(examples=["USD"])
+    expires_at: str = Field(description="RFC 3339, UTC; later events are not charged")
+
+
+class ShownAd(BaseModel):
+    ad_id: str
+    title: str
+    landing_url: str
+    span: Span
+    disclosure: str = Field(examples=["Sponsored"])
+    charge: ChargeTerms
+    click_url: str | None = Field(description="Where a click is counted; null while it is not")
+
+
+class TextSegment(BaseModel):
+    type: Literal["text"] = "text"
+    text: str
+
+
+class AdSegment(BaseModel):
+    type: Literal["ad"] = "ad"
+    text: str = Field(description="The ad's title, to be shown with the disclosure")
+    ad_id: str
+    disclosure: str
+
+
+class ExcludedCandidate(BaseModel):
+    ad_id: str
+    reason: str = Field(examples=["budget_exhausted"])
+
+
+class InsertionFault(BaseModel):
+    """A marker that is not billed. `ad_id` where one can be told."""
+
+    kind: str = Field(examples=["duplicate"])
+    span: Span
+    ad_id: str | None
+
+
+class ModelUsed(BaseModel):
+    name: str
+    revision: str
+    contract: str = Field(description="Version and layout of the prompt", examples=["1-inline"])
+
+
+class LatencyMs(BaseModel):
+    """Milliseconds by stage. `ttft` is measured from the request's arrival and overlaps others;
+    all the rest, with what lies between them, add up to `total`."""
+
+    total: float
+    eligible: float
+    prompt: float
+    queue: float
+    ttft: float | None
+    prefill: float
+    decode: float
+    insertions: float
+    record: float
+
+
+class TokenUsage(BaseModel):
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+
+
+FinishReason = Literal["stop", "length", "deadline", "abort"]
+
+
+class RespondResponse(BaseModel):
+    """The answer, its ads and what they cost."""
+
+    response_id: str
+    answer: str = Field(description="As the model wrote it, ads as `@Title@[Ad-ID]`")
+    segments: list[Annotated[TextSegment | AdSegment, Field(discriminator="type")]]
+    markdown: str = Field(description="The answer with ads as labelled links")
+    ads: list[ShownAd]
+    ads_unavailable: bool = Field(description="The ad store was away: an answer without ads")
+    excluded: list[ExcludedCandidate]
+    faults: list[InsertionFault]
+    model: ModelUsed
+    latency_ms: LatencyMs
+    usage: TokenUsage
+    finish_reason: FinishReason

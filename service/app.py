@@ -1,0 +1,145 @@
+"""The composition root: settings in, an ASGI application out. Wiring and lifespan only."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI, Security
+from fastapi.security import HTTPBearer
+
+from models.engine.interface import Engine, EngineDead, EngineError
+from service import tracing
+from service.api import ads, operations, problems, respond
+from service.api.access import Access
+from service.api.auth import read_keys
+from service.api.door import Door
+from service.life import Life
+from service.metrics import Metrics, create_metrics
+from service.services import Services
+from service.settings import Settings
+from service.store.catalog import Catalog
+from service.store.connection import open_store
+from service.store.demo import load_demo_ads
+from service.store.idempotency import IdempotencyStore
+
+Progress = Callable[[str], None]
+EngineStarter = Callable[[Settings, Progress], AsyncGenerator[Engine]]
+_WATCH_S = 1.0
+
+
+def create_app(
+    settings: Settings,
+    *,
+    life: Life | None = None,
+    progress: Progress = lambda line: None,
+) -> FastAPI:
+    """The service. Everything that it holds open is made and closed by its lifespan.
+
+    life: shared with whoever runs the server, to drain and to learn of the engine's death.
+    progress: told what is being prepared, a sentence at a time.
+    """
+    life = life or Life()
+    metrics = create_metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            app.state.services = await open_services(settings, metrics, life, progress, stack)
+            yield
+
+    app = FastAPI(
+        title="LLM-Auction",
+        summary="Ad serving where the language model is the auction",
+        lifespan=lifespan,
+        responses=problems.documented(),
+        dependencies=[Security(HTTPBearer(auto_error=False))],
+        redoc_url=None,
+    )
+    for resource in (respond, ads, operations):
+        app.include_router(resource.router())
+    problems.install(app)
+    keys = read_keys(settings.auth.keys_file) if settings.auth.keys_file else ()
+    app.add_middleware(Door, settings=settings, keys=keys, metrics=metrics, life=life)
+    app.add_middleware(Access, metrics=metrics)
+    return app
+
+
+async def open_services(
+    settings: Settings, metrics: Metrics, life: Life, progress: Progress, stack: AsyncExitStack
+) -> Services:
+    """Open the store and the engine; `stack` closes them in reverse order."""
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    store = await stack.enter_async_context(
+        open_store(settings.store, settings.state_dir, progress)
+    )
+    catalog = Catalog(store, settings.store.namespace)
+    loaded = await load_demo_ads(catalog)
+    if loaded:
+        progress(f"loaded {loaded} demo ads into the empty catalogue")
+    engine = await start_engine(settings, progress)
+    stack.push_async_callback(engine.close)
+    metrics.watch_engine(lambda: engine.load().running, lambda: engine.load().waiting)
+    watcher = asyncio.create_task(_watch(engine, life))
+    stack.callback(watcher.cancel)
+    return Services(
+        settings=settings,
+        engine=engine,
+        catalog=catalog,
+        idempotency=IdempotencyStore(
+            store, settings.store.namespace, settings.auction.idempotency_ttl_s
+        ),
+        metrics=metrics,
+        life=life,
+        secret=read_secret(settings.state_dir),
+        tracer=tracing.start_tracer(),
+    )
+
+
+async def start_engine(settings: Settings, progress: Progress) -> Engine:
+    """The engine that the settings name. vLLM is only imported where it runs in process."""
+    if settings.engine.kind == "remote":
+        from models.engine.remote import RemoteEngine
+
+        assert settings.engine.url is not None
+        return await RemoteEngine.connect(
+            settings.engine.url, model=settings.engine.model, api_key=settings.engine.api_key
+        )
+    from models.engine.vllm import VllmEngine, VllmOptions
+    from models.provision import provision
+
+    model = await asyncio.to_thread(
+        provision, settings.engine.model, settings.state_dir / "models", progress
+    )
+    progress("starting the engine")
+    options = VllmOptions(
+        max_model_len=settings.engine.max_model_len,
+        max_num_seqs=settings.engine.max_num_seqs,
+        extra=settings.engine.args,
+    )
+    return await VllmEngine.start(model, options=options, progress=progress)
+
+
+def read_secret(state_dir: Path) -> bytes:
+    """This deployment's 32 random bytes, made at the first start."""
+    path = state_dir / "secret"
+    if not path.exists():
+        fresh = path.with_suffix(".new")
+        fresh.touch(mode=0o600)
+        fresh.write_bytes(secrets.token_bytes(32))
+        fresh.replace(path)
+    return path.read_bytes()
+
+
+async def _watch(engine: Engine, life: Life) -> None:
+    """Notice the death of an engine that nobody is asking."""
+    while True:
+        await asyncio.sleep(_WATCH_S)
+        try:
+            await engine.check()
+        except EngineDead:
+            life.engine_died()
+            return
+        except EngineError:
+            continue  # a remote engine that is away: requests say so, and it may come back

@@ -1,0 +1,72 @@
+"""`llm-auction`: serve, ask, and look after ads and keys, from the terminal."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from service import cli_ads, cli_keys, cli_respond
+from service.settings import SettingsError, load_settings
+
+app = typer.Typer(
+    name="llm-auction",
+    help="Ad serving where the language model is the auction.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(cli_ads.app, name="ads")
+app.add_typer(cli_keys.app, name="keys")
+app.command("respond")(cli_respond.ask)
+
+Host = Annotated[str | None, typer.Option(help="Address to bind; other than loopback needs keys.")]
+Port = Annotated[int | None, typer.Option(help="Port to bind.")]
+StateDir = Annotated[Path | None, typer.Option(help="Where model, ads and secrets are kept.")]
+Store = Annotated[str | None, typer.Option(help="Redis URL; without one Valkey is started here.")]
+Model = Annotated[str | None, typer.Option(help="Model name or directory.")]
+
+
+@app.command()
+def serve(
+    host: Host = None,
+    port: Port = None,
+    state_dir: StateDir = None,
+    redis_url: Store = None,
+    model: Model = None,
+) -> None:
+    """Start the service.
+
+    All settings can also be given in the environment, as LLM_AUCTION_<GROUP>__<FIELD>, for
+    example LLM_AUCTION_LIMITS__MAX_REQUESTS=128. Options here win over the environment.
+
+        llm-auction serve --port 9000
+    """
+    given: dict[str, Any] = {
+        "http": {"host": host, "port": port},
+        "store": {"url": redis_url},
+        "engine": {"model": model},
+    }
+    overrides: dict[str, Any] = {
+        group: set_fields
+        for group, fields in given.items()
+        if (set_fields := {name: value for name, value in fields.items() if value is not None})
+    }
+    if state_dir is not None:
+        overrides["state_dir"] = state_dir
+    try:
+        settings = load_settings(overrides)
+    except SettingsError as wrong:
+        Console(stderr=True).print(f"[bold red]The settings are wrong:[/]\n{wrong}")
+        raise typer.Exit(2) from wrong
+    from service.server import run
+
+    raise typer.Exit(run(settings))
+
+
+def main() -> None:
+    """Entry point of the installed command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

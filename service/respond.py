@@ -1,0 +1,207 @@
+"""One request, from ask to answer, a stage a line.
+
+    eligible ads → prompt → ONE generation → insertions → charges → record → answer
+
+Streamed and unstreamed answers come from the same generator. It knows nothing of HTTP. Ads that
+fail never fail an answer, and nothing is charged that was not read back without fault.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from datetime import timedelta
+from decimal import Decimal
+from time import monotonic
+
+from models.contract.grammar import grammar
+
+from models.contract.prompt import Candidate, Prompt, build_prompt
+from models.engine.interface import (
+    EngineDead,
+    EngineError,
+    EngineOverloaded,
+    Generation,
+    PromptTooLong,
+    Sampling,
+    Usage,
+)
+from service.answer import AdPart, Answer, Ask, Offers, Stages, TextPart
+from service.auction.eligibility import EligibleAd, candidate_order, decide
+from service.errors import ModelUnavailable, Overloaded, ProblemError, PromptTooLarge
+from service.record import record
+from service.services import Services
+from service.store.connection import StoreUnavailable
+from service.writing import Writing
+
+
+async def respond(ask: Ask, services: Services) -> AsyncGenerator[TextPart | AdPart | Answer]:
+    """Yield the parts of the answer as they are written, then the whole Answer, once.
+
+    Closing the generator aborts the generation; what was shown by then is still recorded.
+
+    Raises PromptTooLarge, Overloaded, ModelUnavailable (service.errors).
+    """
+    stages = Stages(ask.received_at)
+    offers = await find_eligible(ask, services, stages)
+    prompt, offers = write_prompt(ask, offers, services, stages)
+    writing = begin_writing(ask, offers, services)
+    try:
+        async for part in generate(ask, prompt, writing, services, stages):
+            yield part
+    finally:
+        answer = account(ask, offers, prompt, writing, services, stages)
+        await asyncio.shield(record(answer, services))
+    yield answer
+
+
+async def find_eligible(ask: Ask, services: Services, stages: Stages) -> Offers:
+    """Which candidates may stand in the answer: one round trip to the ad store.
+
+    With the store away there are none, and the answer is written without ads.
+    """
+    if not ask.bids or ask.max_ads == 0:
+        return Offers((), ())
+    with stages.timed("eligible"):
+        try:
+            records = await services.catalog.fetch([bid.ad_id for bid in ask.bids], ask.now.date())
+        except StoreUnavailable:
+            services.metrics.ads_unavailable.inc()
+            return Offers((), (), is_unavailable=True)
+        eligible, excluded = decide(ask.bids, records, services.floor_micros, ask.query)
+        return Offers(tuple(eligible), tuple(excluded))
+
+
+def write_prompt(
+    ask: Ask, offers: Offers, services: Services, stages: Stages
+) -> tuple[Prompt, Offers]:
+    """The prompt, with as many candidates as the model's context has room for.
+
+    Where there is not room for all, the lowest bids go first. Raises PromptTooLarge where not
+    even the conversation fits.
+    """
+    with stages.timed("prompt"):
+        kept = candidate_order(offers.eligible, services.order_salt(ask.now.date()))
+        prompt = _prompt(ask, kept, services)
+        tokens, limit = services.engine.count_tokens(prompt), _prompt_limit(ask, services)
+        if tokens <= limit:
+            return prompt, offers.keep(kept)
+        bare = services.engine.count_tokens(_prompt(ask, (), services))
+        if bare > limit:
+            raise PromptTooLarge(
+                f"They take {bare} tokens; beside the answer there is room for {limit}"
+            )
+        while tokens > limit:
+            fitting = int(len(kept) * (limit - bare) / (tokens - bare))
+            kept = _highest_bids(kept, min(fitting, len(kept) - 1))
+            prompt = _prompt(ask, kept, services)
+            tokens = services.engine.count_tokens(prompt)
+        return prompt, offers.keep(kept)
+
+
+def begin_writing(ask: Ask, offers: Offers, services: Services) -> Writing:
+    """A reader for the markers of this answer's eligible ads, with the terms of their charges."""
+    terms = services.settings.auction
+    expires_at = ask.now + timedelta(seconds=terms.charge_ttl_s)
+    return Writing(offers.eligible, ask.max_ads, terms.currency, expires_at)
+
+
+async def generate(
+    ask: Ask, prompt: Prompt, writing: Writing, services: Services, stages: Stages
+) -> AsyncGenerator[TextPart | AdPart]:
+    """Run the one generation and yield its parts; at the deadline, end with what there is."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + (ask.deadline_at - monotonic())
+    submitted_at = monotonic()
+    stream = services.engine.generate(_generation(ask, prompt, writing))
+    try:
+        async with aclosing(stream):
+            while writing.last is None:
+                async with asyncio.timeout_at(deadline):
+                    chunk = await anext(stream, None)
+                if chunk is None:
+                    break
+                with stages.timed("insertions"):
+                    parts = writing.take(chunk)
+                for part in parts:
+                    yield part
+    except TimeoutError:
+        writing.finish_reason = "deadline"
+    except EngineError as error:
+        writing.finish_reason = "error"
+        raise _as_problem(error, services) from error
+    finally:
+        stages.add_engine(submitted_at, writing.first_at, writing.last)
+        with stages.timed("insertions"):
+            parts = writing.close()
+    for part in parts:
+        yield part
+
+
+def account(
+    ask: Ask,
+    offers: Offers,
+    prompt: Prompt,
+    writing: Writing,
+    services: Services,
+    stages: Stages,
+) -> Answer:
+    """The answer so far and all that it was made of."""
+    usage = writing.last.usage if writing.last else None
+    return Answer(
+        response_id=ask.response_id,
+        text=writing.answer,
+        parts=tuple(writing.parts),
+        offers=offers,
+        faults=tuple(writing.reader.faults),
+        model=services.engine.model,
+        contract=prompt.contract,
+        usage=usage or Usage(services.engine.count_tokens(prompt), 0, writing.token_count),
+        finish_reason=writing.finish_reason,
+        stages=stages,
+        trace_headers=ask.trace_headers,
+    )
+
+
+def _generation(ask: Ask, prompt: Prompt, writing: Writing) -> Generation:
+    return Generation(
+        request_id=ask.response_id,
+        prompt=prompt,
+        sampling=Sampling(ask.temperature, ask.top_p, ask.top_k, ask.max_tokens, ask.seed),
+        grammar=grammar(writing.marked, ask.max_ads),
+        trace_headers=ask.trace_headers,
+    )
+
+
+def _prompt(ask: Ask, offers: Sequence[EligibleAd], services: Services) -> Prompt:
+    candidates = [_candidate(offer) for offer in offers]
+    layout = services.settings.generation.layout
+    return build_prompt(layout, candidates, ask.query, ask.conversation, ask.profile)
+
+
+def _candidate(offer: EligibleAd) -> Candidate:
+    ad = offer.ad
+    bid = Decimal(offer.bid_micros).scaleb(-6)
+    return Candidate(ad.ad_id, ad.title, ad.category, ad.description, bid)
+
+
+def _prompt_limit(ask: Ask, services: Services) -> int:
+    """Tokens that a prompt may take: the context less the answer, which gets a quarter at most."""
+    context = services.engine.max_model_len
+    return context - min(ask.max_tokens, context // 4)
+
+
+def _highest_bids(offers: Sequence[EligibleAd], count: int) -> list[EligibleAd]:
+    """The `count` highest bids, in the order given; of equal bids the earlier."""
+    ranked = sorted(range(len(offers)), key=lambda i: -offers[i].bid_micros)
+    return [offers[i] for i in sorted(ranked[:count])]
+
+
+def _as_problem(error: EngineError, services: Services) -> ProblemError:
+    retry_after_ms = services.settings.limits.retry_after_ms
+    if isinstance(error, PromptTooLong):
+        return PromptTooLarge(str(error))
+    if isinstance(error, EngineOverloaded):
+        return Overloaded("The model's queue is full", retry_after_ms=retry_after_ms)
+    if isinstance(error, EngineDead):
+        services.life.engine_died()
+    return ModelUnavailable(retry_after_ms=retry_after_ms)

@@ -1,0 +1,178 @@
+"""Configuration: nested, frozen, read from the environment, every error reported at start.
+
+A variable is `LLM_AUCTION_` + group + `__` + field, for example `LLM_AUCTION_HTTP__PORT=9000`.
+`REDIS_URL` is read as `LLM_AUCTION_STORE__URL` where that is not set.
+"""
+
+import os
+from collections.abc import Mapping
+from decimal import Decimal
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from models.contract.prompt import Layout
+
+PREFIX = "LLM_AUCTION_"
+
+
+class SettingsError(Exception):
+    """The configuration is wrong; the message lists every error, one a line."""
+
+
+class Group(BaseModel):
+    """A part of the settings. Unknown names are errors, so that a typing error is noticed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class HttpSettings(Group):
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    max_body_bytes: int = Field(1 << 20, ge=1024)
+    max_import_bytes: int = Field(64 << 20, ge=1024)
+    drain_s: int = Field(30, ge=0, description="How long a stop waits for running requests")
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+class StoreSettings(Group):
+    url: str | None = Field(
+        None, description="Any Redis-protocol server; none: the embedded Valkey"
+    )
+    namespace: str = Field("llm-auction", pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    timeout_ms: int = Field(250, ge=1, le=60_000)
+    breaker_failures: int = Field(3, ge=1)
+    breaker_cooldown_ms: int = Field(1_000, ge=1)
+    fsync: Literal["everysec", "always"] = "everysec"
+
+
+class EngineSettings(Group):
+    kind: Literal["vllm", "remote"] = "vllm"
+    model: str | None = Field(
+        None, description="Name or directory; none: the default for the device"
+    )
+    url: str | None = Field(None, description="Base URL of a vLLM server, for kind=remote")
+    api_key: str | None = Field(None, repr=False)
+    max_model_len: int = Field(8192, ge=256)
+    max_num_seqs: int = Field(32, ge=1)
+    args: dict[str, Any] = Field(
+        default_factory=dict, description="Further vLLM engine arguments, as JSON"
+    )
+
+
+class LimitSettings(Group):
+    max_requests: int = Field(64, ge=1, description="Answers in the making at once; more get a 503")
+    retry_after_ms: int = Field(1_000, ge=1)
+    deadline_ms: int = Field(60_000, ge=1, description="Deadline of a request that names none")
+    max_tokens: int = Field(2_048, ge=1, description="The most that a request may ask for")
+
+
+class GenerationSettings(Group):
+    """What a request gets that does not say otherwise. Sampling is the source's (section 5.1)."""
+
+    temperature: float = Field(0.7, ge=0, le=2)
+    top_p: float = Field(0.8, gt=0, le=1)
+    top_k: int = Field(20, ge=0)
+    max_tokens: int = Field(512, ge=1)
+    max_ads: int = Field(3, ge=0, le=10)
+    layout: Layout = Layout.INLINE
+
+
+class AuctionSettings(Group):
+    currency: str = Field("USD", pattern=r"^[A-Z]{3}$", description="ISO 4217")
+    floor: Decimal = Field(Decimal(0), ge=0, le=1_000_000, decimal_places=6)
+    charge_ttl_s: int = Field(
+        86_400, ge=1, description="How long after the answer a click is charged"
+    )
+    idempotency_ttl_s: int = Field(86_400, ge=1)
+
+
+class AuthSettings(Group):
+    keys_file: Path | None = Field(None, description="API keys, one a line: name scopes sha256")
+
+
+class LogSettings(Group):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Settings(BaseSettings):
+    """All settings of the service."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid"
+    )
+
+    state_dir: Path = Path("state")
+    http: HttpSettings = HttpSettings()
+    store: StoreSettings = StoreSettings()
+    engine: EngineSettings = EngineSettings()
+    limits: LimitSettings = LimitSettings()
+    generation: GenerationSettings = GenerationSettings()
+    auction: AuctionSettings = AuctionSettings()
+    auth: AuthSettings = AuthSettings()
+    log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def is_coherent(self) -> Self:
+        if not self.http.is_loopback and self.auth.keys_file is None:
+            raise ValueError(
+                f"http.host {self.http.host} can be reached from other machines, so API keys are"
+                " needed: make one with `llm-auction keys new`, name its file in"
+                f" {PREFIX}AUTH__KEYS_FILE, or bind to 127.0.0.1"
+            )
+        if self.engine.kind == "remote" and not self.engine.url:
+            raise ValueError(
+                f"engine.kind remote needs {PREFIX}ENGINE__URL, a vLLM server's address"
+            )
+        if self.auth.keys_file is not None and not self.auth.keys_file.is_file():
+            raise ValueError(f"auth.keys_file {self.auth.keys_file} is not a file")
+        if self.generation.max_tokens > self.limits.max_tokens:
+            raise ValueError("generation.max_tokens must not exceed limits.max_tokens")
+        return self
+
+
+def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Settings from the environment, with `overrides` (nested by group) on top.
+
+    Raises SettingsError that names every wrong or unknown setting.
+    """
+    problems = [
+        f"{name}: there is no such setting"
+        for name in sorted(os.environ)
+        if name.startswith(PREFIX) and not _is_known(name)
+    ]
+    merged: dict[str, Any] = {
+        group: dict(fields) if isinstance(fields, Mapping) else fields
+        for group, fields in (overrides or {}).items()
+    }
+    if "REDIS_URL" in os.environ and f"{PREFIX}STORE__URL" not in os.environ:
+        merged.setdefault("store", {}).setdefault("url", os.environ["REDIS_URL"])
+    try:
+        settings = Settings(**merged)
+    except ValidationError as invalid:
+        problems += [
+            f"{'.'.join(map(str, error['loc'])) or 'settings'}: {error['msg']}"
+            for error in invalid.errors(include_input=False, include_url=False)
+        ]
+    if problems:
+        raise SettingsError("\n".join(problems))
+    return settings
+
+
+def _is_known(variable: str) -> bool:
+    group = variable.removeprefix(PREFIX).split("__")[0].lower()
+    return group in Settings.model_fields or variable in CLIENT_VARIABLES
+
+
+CLIENT_VARIABLES = frozenset({f"{PREFIX}URL", f"{PREFIX}API_KEY"})
+"""Read by the command-line clients, not by the server."""

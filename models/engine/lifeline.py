@@ -1,0 +1,29 @@
+"""Ends an engine's processes with the process that owns them, even where that one is killed.
+
+vLLM's own processes notice an orderly end only: after a SIGKILL (or the kernel's out-of-memory
+killer) they would stay, with the model's memory and the accelerator in their hands. Runs inside
+vLLM's workers; knows nothing of vLLM.
+"""
+
+import os
+import select
+import threading
+
+
+class Lifeline:
+    """Mixed into vLLM's worker, which answers its public methods' names as remote calls."""
+
+    def end_with(self, owner_pid: int) -> None:
+        """From now on, end this process as soon as the process `owner_pid` has ended."""
+        threading.Thread(target=_end_with, args=(owner_pid,), daemon=True).start()
+
+
+def _end_with(owner_pid: int) -> None:
+    try:
+        owner = os.pidfd_open(owner_pid)
+    except ProcessLookupError:
+        os._exit(1)
+    # Readable once the process has ended, and it cannot be mistaken for a later one of the
+    # same number.
+    select.select([owner], [], [])
+    os._exit(1)

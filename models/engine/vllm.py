@@ -1,0 +1,280 @@
+"""An engine in this process: vLLM. The only file that knows it; import it late, it takes seconds.
+
+vLLM runs the model in a process of its own and ends it with this one. The settings that must be
+there before this process starts are in `environment`.
+"""
+
+import asyncio
+import json
+import os
+import secrets
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self, cast
+
+from vllm.config import VllmConfig
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.exceptions import MaxQueuedTokensError, QueueOverflowError, VLLMValidationError
+from vllm.inputs import tokens_input
+from vllm.outputs import RequestOutput
+from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
+from vllm.v1.metrics.loggers import StatLoggerBase
+from vllm.v1.metrics.stats import SchedulerStats
+
+from models.contract.prompt import Message, Piece, Prompt
+from models.engine.environment import has_cpu_vllm
+from models.engine.interface import (
+    Chunk,
+    EngineDead,
+    EngineError,
+    EngineOverloaded,
+    FinishReason,
+    Generation,
+    Load,
+    ModelIdentity,
+    PromptTooLong,
+    Sampling,
+    Usage,
+)
+from models.engine.lifeline import Lifeline
+from models.engine.tokens import PromptTokenizer
+from models.provision import ServableModel
+
+_CPU_KV_CACHE_GIB = 2.0
+_GIB = 1 << 30
+_FINISH_REASONS = {"stop", "length", "abort"}
+
+
+@dataclass(frozen=True, slots=True)
+class VllmOptions:
+    """How vLLM serves the model; what is None is chosen for the device.
+
+    max_model_len: tokens of context, at most what the model has. max_num_seqs: requests that run
+    at once; others wait. kv_cache_gib: memory for keys and values (a CPU's default is 2; a GPU
+    takes what `gpu_memory_utilization` leaves). enforce_eager: without compilation (a CPU's
+    default: compiling takes minutes there). extra: any other of vLLM's `AsyncEngineArgs`.
+    """
+
+    max_model_len: int = 8192
+    max_num_seqs: int = 32
+    kv_cache_gib: float | None = None
+    dtype: str = "auto"
+    enforce_eager: bool | None = None
+    gpu_memory_utilization: float = 0.9
+    tensor_parallel_size: int = 1
+    max_num_batched_tokens: int | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+class _SchedulerGauge(StatLoggerBase):
+    """How many requests the scheduler ran in its latest step."""
+
+    def __init__(self, vllm_config: VllmConfig, engine_index: int = 0) -> None:
+        self.running = 0
+
+    def record(self, scheduler_stats: SchedulerStats | None, *_: object, **__: object) -> None:
+        if scheduler_stats is not None:
+            self.running = scheduler_stats.num_running_reqs
+
+    def log_engine_initialized(self) -> None:
+        pass
+
+
+class VllmEngine:
+    """vLLM as an `Engine`. Make it with `start`, in the event loop that it will serve."""
+
+    def __init__(
+        self, engine: AsyncLLM, model: ModelIdentity, gauges: list[_SchedulerGauge]
+    ) -> None:
+        self._engine = engine
+        self._model = model
+        self._gauges = gauges
+        self._tokenizer = PromptTokenizer(engine.get_tokenizer())
+        self._is_tracing = engine.observability_config.otlp_traces_endpoint is not None
+
+    @classmethod
+    async def start(
+        cls,
+        model: ServableModel,
+        *,
+        options: VllmOptions | None = None,
+        progress: Callable[[str], None] = lambda line: None,
+    ) -> Self:
+        """Load `model` and return when it answers: about 20 s for a small model on a CPU.
+
+        Raises EngineError when vLLM does not start; its own log says why.
+        """
+        gauges: list[_SchedulerGauge] = []
+
+        def gauge(config: VllmConfig, index: int = 0) -> StatLoggerBase:
+            gauges.append(_SchedulerGauge(config, index))
+            return gauges[-1]
+
+        progress(f"loading {model.name} into vLLM")
+        try:
+            # In a thread, so that the loop stays free for the seconds that it takes.
+            engine = await asyncio.to_thread(
+                lambda: AsyncLLM.from_engine_args(
+                    _arguments(model, options or VllmOptions()), stat_loggers=[gauge]
+                )
+            )
+        except Exception as error:
+            raise EngineError(f"vLLM cannot serve {model.name}: {error}") from error
+        started = cls(engine, _identity(model, engine), gauges)
+        await engine.collective_rpc("end_with", args=(os.getpid(),))
+        progress(f"warming {model.name} up")
+        await started._warm_up()
+        return started
+
+    @property
+    def model(self) -> ModelIdentity:
+        return self._model
+
+    @property
+    def max_model_len(self) -> int:
+        return int(self._engine.model_config.max_model_len)
+
+    def count_tokens(self, prompt: Prompt) -> int:
+        return len(self._tokenizer.encode(prompt))
+
+    async def generate(self, generation: Generation) -> AsyncGenerator[Chunk]:
+        tokens = self._tokenizer.encode(generation.prompt)
+        room = self.max_model_len - len(tokens)
+        if room < 1:
+            raise PromptTooLong(
+                f"The prompt has {len(tokens)} tokens; the model's context is {self.max_model_len}"
+            )
+        outputs = self._engine.generate(
+            tokens_input(tokens),
+            _sampling_params(generation.sampling, generation.grammar, room),
+            generation.request_id,
+            trace_headers=generation.trace_headers if self._is_tracing else None,
+        )
+        try:
+            # Closing vLLM's generator aborts the request there.
+            async with aclosing(outputs):
+                async for output in outputs:
+                    if (chunk := _chunk(output, len(tokens))) is not None:
+                        yield chunk
+        except EngineError:
+            raise
+        except Exception as error:
+            raise _translated(error) from error
+
+    def load(self) -> Load:
+        # The count of unfinished requests is exact at once; the scheduler's only at its steps.
+        unfinished = self._engine.get_num_unfinished_requests()
+        running = min(unfinished, sum(gauge.running for gauge in self._gauges))
+        return Load(running=running, waiting=unfinished - running)
+
+    async def check(self) -> None:
+        try:
+            await self._engine.check_health()
+        except EngineDeadError as error:
+            raise EngineDead("vLLM has died") from error
+
+    async def close(self) -> None:
+        """End vLLM's process. What is being generated ends with EngineDead."""
+        await asyncio.to_thread(self._engine.shutdown)
+
+    async def _warm_up(self) -> None:
+        """Generate a few tokens, so that no request pays for what happens once."""
+        prompt = Prompt("warm-up", (Message("user", (Piece("Hello", recurs=False),)),))
+        generation = Generation("warm-up", prompt, Sampling(max_tokens=4), "root ::= [^@]*")
+        async with aclosing(self.generate(generation)) as chunks:
+            async for _ in chunks:
+                pass
+
+
+def _arguments(model: ServableModel, options: VllmOptions) -> AsyncEngineArgs:
+    on_cpu = has_cpu_vllm()
+    eager = on_cpu if options.enforce_eager is None else options.enforce_eager
+    kv_cache_gib = options.kv_cache_gib or (_CPU_KV_CACHE_GIB if on_cpu else None)
+    arguments: dict[str, Any] = {
+        "model": model.path,
+        "served_model_name": model.name,
+        "max_model_len": _context(model.path, options.max_model_len),
+        "max_num_seqs": options.max_num_seqs,
+        "max_num_batched_tokens": options.max_num_batched_tokens,
+        "dtype": options.dtype,
+        "enforce_eager": eager,
+        "tensor_parallel_size": options.tensor_parallel_size,
+        "gpu_memory_utilization": options.gpu_memory_utilization,
+        "kv_cache_memory_bytes": int(kv_cache_gib * _GIB) if kv_cache_gib else None,
+        # Others read a grammar differently, or far more slowly.
+        "structured_outputs_config": {"backend": "xgrammar"},
+        "enable_log_requests": False,
+        "use_tqdm_on_load": False,
+        "worker_extension_cls": f"{Lifeline.__module__}.{Lifeline.__qualname__}",
+        # vLLM seeds this whole process's random numbers with it, by default always alike.
+        "seed": secrets.randbits(31),
+    }
+    return AsyncEngineArgs(**(arguments | dict(options.extra)))
+
+
+def _context(path: str, wanted: int) -> int:
+    """Return `wanted`, or the model's own context where that is known and shorter."""
+    try:
+        config = json.loads((Path(path) / "config.json").read_text())
+        return min(wanted, int(config["max_position_embeddings"]))
+    except (OSError, KeyError):
+        return wanted
+
+
+def _identity(model: ServableModel, engine: AsyncLLM) -> ModelIdentity:
+    commit = getattr(engine.model_config.hf_config, "_commit_hash", None)
+    return ModelIdentity(model.name, model.revision or commit or "unknown")
+
+
+def _sampling_params(sampling: Sampling, grammar: str, room: int) -> SamplingParams:
+    return SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        max_tokens=min(sampling.max_tokens, room),
+        seed=sampling.seed,
+        logit_bias=dict(sampling.logit_bias) if sampling.logit_bias else None,
+        structured_outputs=StructuredOutputsParams(grammar=grammar),
+        output_kind=RequestOutputKind.DELTA,
+    )
+
+
+def _chunk(output: RequestOutput, prompt_tokens: int) -> Chunk | None:
+    """Return what `output` adds, or None where that is nothing (half a character, say)."""
+    delta = output.outputs[0]
+    if not output.finished:
+        if not delta.text and not delta.token_ids:
+            return None
+        return Chunk(delta.text, len(delta.token_ids))
+    if delta.finish_reason not in _FINISH_REASONS:
+        raise EngineError(f"vLLM ended the answer: {delta.finish_reason}")
+    stats = output.metrics
+    return Chunk(
+        delta.text,
+        len(delta.token_ids),
+        cast("FinishReason", delta.finish_reason),
+        Usage(
+            prompt_tokens=prompt_tokens,
+            cached_tokens=output.num_cached_tokens or 0,
+            completion_tokens=stats.num_generation_tokens if stats else 0,
+        ),
+        scheduled_at=(stats.scheduled_ts or None) if stats else None,
+        first_token_at=(stats.first_token_ts or None) if stats else None,
+    )
+
+
+def _translated(error: Exception) -> EngineError:
+    """Return what `error`, vLLM's, means to a caller."""
+    match error:
+        case EngineDeadError():
+            return EngineDead("vLLM has died")
+        case QueueOverflowError() | MaxQueuedTokensError():
+            return EngineOverloaded(str(error))
+        case VLLMValidationError(parameter="input_tokens" | "input_text"):
+            return PromptTooLong(str(error))
+        case _:
+            return EngineError(f"{type(error).__name__}: {error}")

@@ -84,6 +84,13 @@ class _SchedulerGauge(StatLoggerBase):
         pass
 
 
+class _OwnedEngine(AsyncLLM):
+    """Ends when its owner says so: vLLM's own finaliser fails in an interpreter that is exiting."""
+
+    def __del__(self) -> None:
+        pass
+
+
 class VllmEngine:
     """vLLM as an `Engine`. Make it with `start`, in the event loop that it will serve."""
 
@@ -118,7 +125,7 @@ class VllmEngine:
         try:
             # In a thread, so that the loop stays free for the seconds that it takes.
             engine = await asyncio.to_thread(
-                lambda: AsyncLLM.from_engine_args(
+                lambda: _OwnedEngine.from_engine_args(
                     _arguments(model, options or VllmOptions()), stat_loggers=[gauge]
                 )
             )

@@ -25,7 +25,6 @@ from service.store.demo import load_demo_ads
 from service.store.idempotency import IdempotencyStore
 
 Progress = Callable[[str], None]
-EngineStarter = Callable[[Settings, Progress], AsyncGenerator[Engine]]
 _WATCH_S = 1.0
 
 
@@ -107,12 +106,10 @@ async def start_engine(settings: Settings, progress: Progress) -> Engine:
             settings.engine.url, model=settings.engine.model, api_key=settings.engine.api_key
         )
     from models.engine.vllm import VllmEngine, VllmOptions
-    from models.provision import provision
+    from models.provision import default_model, provision
 
-    model = await asyncio.to_thread(
-        provision, settings.engine.model, settings.state_dir / "models", progress
-    )
-    progress("starting the engine")
+    name = settings.engine.model or default_model()
+    model = await asyncio.to_thread(provision, name, settings.state_dir / "models", progress)
     options = VllmOptions(
         max_model_len=settings.engine.max_model_len,
         max_num_seqs=settings.engine.max_num_seqs,

@@ -34,5 +34,5 @@ def configure_logs(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("httpx", "httpcore", "uvicorn.access", "filelock"):
+    for noisy in ("httpx", "httpcore", "uvicorn", "filelock", "vllm"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -17,10 +17,13 @@ import uvloop
 from rich.console import Console
 
 from models.engine.environment import process_environment
+from models.engine.interface import EngineError
+from models.provision import ProvisionError
 from service.app import create_app
 from service.life import Life
 from service.logs import configure_logs
 from service.settings import Settings
+from service.store.embedded import EmbeddedError
 
 log = logging.getLogger(__name__)
 _PREPARED = "_LLM_AUCTION_ENVIRONMENT_PREPARED"
@@ -98,12 +101,16 @@ async def _serve(settings: Settings) -> int:
         log_config=None,
         access_log=False,
         server_header=False,
-        lifespan="on",
+        lifespan="off",  # run here, so that a failed start can be told in a sentence
         timeout_graceful_shutdown=settings.http.drain_s,
     )
     server = Server(config, life, lambda: _announce(console, url, monotonic() - begun))
     life.on_death = partial(setattr, server, "should_exit", True)
-    await server.serve(sockets=[listener])
+    try:
+        async with app.router.lifespan_context(app):
+            await server.serve(sockets=[listener])
+    except (ProvisionError, EngineError, EmbeddedError) as error:
+        raise StartError(str(error)) from error
     if life.is_engine_dead:
         log.critical("the engine has died; ending so that a supervisor restarts the process")
         return EXIT_ENGINE_DIED

@@ -1,0 +1,253 @@
+"""The pipeline's behaviour where a real engine can't be made to misbehave: a scripted one can."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from models.contract.prompt import Prompt
+from models.engine.interface import (
+    Chunk,
+    EngineDead,
+    EngineError,
+    EngineOverloaded,
+    EngineUnavailable,
+    Generation,
+    Load,
+    ModelIdentity,
+    PromptTooLong,
+    Usage,
+)
+from service.answer import AdPart, Answer, Ask, TextPart
+from service.auction.ad import Ad
+from service.auction.eligibility import Bid
+from service.errors import ModelUnavailable, Overloaded, ProblemError, PromptTooLarge
+from service.life import Life
+from service.metrics import create_metrics
+from service.respond import respond
+from service.services import Services
+from service.settings import Settings, StoreSettings
+from service.store.catalog import Catalog
+from service.store.connection import Store, open_store
+from service.store.idempotency import IdempotencyStore
+
+
+class ScriptedEngine:
+    """Says what it was told to, a string a chunk; an exception is raised in its turn."""
+
+    model = ModelIdentity("scripted", "1")
+    max_model_len = 4096
+
+    def __init__(self, script: Sequence[str | EngineError], pause: bool = False) -> None:
+        self.script = script
+        self.pause = pause
+        self.generations: list[Generation] = []
+        self.is_closed = asyncio.Event()
+
+    def count_tokens(self, prompt: Prompt) -> int:
+        return sum(len(p.text) for message in prompt.messages for p in message.pieces) // 4
+
+    async def generate(self, generation: Generation) -> AsyncGenerator[Chunk]:
+        self.generations.append(generation)
+        try:
+            for line in self.script:
+                if isinstance(line, EngineError):
+                    raise line
+                yield Chunk(line, 1)
+            if self.pause:
+                await asyncio.Event().wait()
+            yield Chunk("", 0, "stop", Usage(10, 0, len(self.script)))
+        finally:
+            self.is_closed.set()
+
+    def load(self) -> Load:
+        return Load(0, 0)
+
+    async def check(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+def ad(number: int, title: str) -> Ad:
+    return Ad.model_validate(
+        {
+            "ad_id": f"Ad-{number}",
+            "title": title,
+            "description": "x" * 60,
+            "category": "shoes",
+            "landing_url": f"https://shop.example/{number}",
+            "advertiser_id": "adv-1",
+        }
+    )
+
+
+ADS = [ad(1, "Swift Shoes"), ad(2, "Slow @ Steady Shoes"), ad(3, "Third")]
+
+
+@pytest.fixture(scope="module")
+async def store(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Store]:
+    directory: Path = tmp_path_factory.mktemp("store")
+    async with open_store(StoreSettings(), directory, lambda line: None) as store:
+        await Catalog(store, "test").import_many(ADS)
+        yield store
+
+
+def services(store: Store, engine: Any, **settings: Any) -> Services:
+    return Services(
+        settings=Settings(**settings),
+        engine=engine,
+        catalog=Catalog(store, "test"),
+        idempotency=IdempotencyStore(store, "test", 60),
+        metrics=create_metrics(),
+        life=Life(),
+        secret=b"s" * 32,
+    )
+
+
+def ask(**changes: Any) -> Ask:
+    return replace(
+        Ask(
+            response_id="resp_1",
+            query="Which shoes?",
+            bids=tuple(Bid(ad.ad_id, 1_250_000 + i) for i, ad in enumerate(ADS)),
+            conversation=(),
+            profile=None,
+            user_id=None,
+            max_ads=2,
+            temperature=1.0,
+            top_p=1.0,
+            top_k=0,
+            max_tokens=100,
+            seed=None,
+            received_at=monotonic(),
+            deadline_at=monotonic() + 30,
+            now=datetime.now(UTC),
+        ),
+        **changes,
+    )
+
+
+async def run(asked: Ask, having: Services) -> tuple[list[TextPart | AdPart], Answer]:
+    *parts, answer = [part async for part in respond(asked, having)]
+    assert isinstance(answer, Answer)
+    return [part for part in parts if not isinstance(part, Answer)], answer
+
+
+class TestInsertions:
+    async def test_a_marker_split_over_chunks_is_one_ad_at_its_bid(self, store: Store) -> None:
+        engine = ScriptedEngine(["Try ", "@Swi", "ft Sho", "es@", "[Ad-", "1]", " today."])
+        parts, answer = await run(ask(), services(store, engine))
+        assert [type(part).__name__ for part in parts] == ["TextPart", "AdPart", "TextPart"]
+        [shown] = answer.ads
+        assert shown.charge.price_micros == 1_250_000
+        assert answer.text == "Try @Swift Shoes@[Ad-1] today."
+        assert not answer.faults
+
+    async def test_faulty_insertions_are_reported_and_not_charged(self, store: Store) -> None:
+        engine = ScriptedEngine(["See @Swiftest Shoes@[Ad-1] and @Third@[Ad-9] now."])
+        _, answer = await run(ask(), services(store, engine))
+        assert answer.ads == ()
+        assert sorted(fault.kind for fault in answer.faults) == ["altered_title", "unknown_id"]
+
+    async def test_no_more_than_max_ads_are_charged_whatever_the_engine_says(
+        self, store: Store
+    ) -> None:
+        engine = ScriptedEngine(["@Third@[Ad-3] @Third@[Ad-3] @Swift Shoes@[Ad-1] x"])
+        having = services(store, engine)
+        _, answer = await run(ask(max_ads=1), having)
+        assert [part.offer.ad.ad_id for part in answer.ads] == ["Ad-3"]
+        assert {fault.kind for fault in answer.faults} == {"duplicate", "over_limit"}
+
+    async def test_one_generation_per_answer(self, store: Store) -> None:
+        engine = ScriptedEngine(["Fine."])
+        await run(ask(), services(store, engine))
+        assert len(engine.generations) == 1
+
+
+class TestEnds:
+    async def test_the_deadline_keeps_what_was_written_but_never_half_a_marker(
+        self, store: Store
+    ) -> None:
+        engine = ScriptedEngine(["Try ", "@Swift Sh"], pause=True)
+        asked = ask(deadline_at=monotonic() + 0.2)
+        parts, answer = await run(asked, services(store, engine))
+        assert answer.finish_reason == "deadline"
+        assert answer.text == "Try "
+        assert parts == [TextPart("Try ")]
+        assert engine.is_closed.is_set()
+
+    async def test_closing_aborts_the_engine_and_counts_it(self, store: Store) -> None:
+        engine = ScriptedEngine(["Try this", " and that"], pause=True)
+        having = services(store, engine)
+        async with aclosing(respond(ask(), having)) as parts:
+            await anext(parts)
+        assert engine.is_closed.is_set()
+        assert having.metrics.registry.get_sample_value("llm_auction_aborted_total") == 1
+
+    @pytest.mark.parametrize(
+        ("error", "problem", "status"),
+        [
+            (EngineOverloaded(), Overloaded, 503),
+            (EngineUnavailable(), ModelUnavailable, 503),
+            (EngineDead(), ModelUnavailable, 503),
+            (PromptTooLong(), PromptTooLarge, 422),
+        ],
+    )
+    async def test_an_engines_error_is_a_problem_for_the_caller(
+        self, store: Store, error: EngineError, problem: type[ProblemError], status: int
+    ) -> None:
+        having = services(store, ScriptedEngine([error]))
+        with pytest.raises(problem) as raised:
+            await run(ask(), having)
+        assert raised.value.status == status
+        assert having.life.is_engine_dead is isinstance(error, EngineDead)
+
+
+class TestPrompt:
+    async def test_where_not_all_fit_the_lowest_bids_go(self, store: Store) -> None:
+        engine = ScriptedEngine(["Fine."])
+        whole = services(store, engine)
+        await run(ask(max_tokens=10), whole)
+        full = engine.count_tokens(engine.generations[0].prompt)
+        engine.max_model_len = full  # type: ignore[misc]
+        _, answer = await run(ask(max_tokens=10), whole)
+        dropped = {e.ad_id for e in answer.offers.excluded if e.reason == "no_room"}
+        assert "Ad-1" in dropped
+        assert "Ad-3" not in dropped
+        assert engine.count_tokens(engine.generations[1].prompt) <= full - 10
+
+    async def test_a_conversation_beyond_the_context_is_refused(self, store: Store) -> None:
+        with pytest.raises(PromptTooLarge, match="room"):
+            await run(ask(query="word " * 8000), services(store, ScriptedEngine(["Fine."])))
+
+    async def test_order_is_not_the_callers(self, store: Store) -> None:
+        engine = ScriptedEngine(["Fine."])
+        having = services(store, engine)
+        forwards, backwards = ask(), replace(ask(), bids=ask().bids[::-1])
+        await run(forwards, having)
+        await run(backwards, having)
+        one, two = engine.generations
+        assert one.prompt == two.prompt
+        assert one.grammar == two.grammar
+
+    def test_the_order_changes_with_the_day(self, store: Store) -> None:
+        having = services(store, ScriptedEngine([]))
+        assert having.order_salt(date(2026, 1, 1)) != having.order_salt(date(2026, 1, 2))
+
+    async def test_the_store_away_means_no_ads_and_an_answer(self, store: Store) -> None:
+        engine = ScriptedEngine(["Fine."])
+        having = services(store, engine)
+        async with open_store(
+            StoreSettings(url="redis://127.0.0.1:1", timeout_ms=50), Path(), lambda line: None
+        ) as away:
+            having = replace(having, catalog=Catalog(away, "test"))
+            _, answer = await run(ask(), having)
+        assert answer.offers.is_unavailable
+        assert answer.text == "Fine."
+        assert answer.ads == ()

@@ -1,0 +1,173 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.auction.ad import Ad
+from service.auction.eligibility import (
+    AdRecord,
+    Bid,
+    EligibleAd,
+    Excluded,
+    Exclusion,
+    candidate_order,
+    decide,
+)
+
+MakeAd = Callable[..., Ad]
+UNIT = 1_000_000
+
+
+def verdict(ad: Ad | None, bid: float = 1.0, query: str = "", **spent: int) -> Exclusion | None:
+    """Why the only candidate is excluded, at a floor of 0.1; None where it is eligible."""
+    records = {"Ad-1": AdRecord(ad, **spent)} if ad else {}
+    eligible, excluded = decide([Bid("Ad-1", int(bid * UNIT))], records, UNIT // 10, query)
+    assert len(eligible) + len(excluded) == 1
+    return excluded[0].reason if excluded else None
+
+
+def test_an_ad_that_nothing_speaks_against_is_eligible(make_ad: MakeAd) -> None:
+    ad = make_ad()
+    eligible, excluded = decide([Bid("Ad-1", 5)], {"Ad-1": AdRecord(ad)}, 0, "boots?")
+    assert eligible == [EligibleAd(ad, 5)]
+    assert excluded == []
+
+
+def test_unknown() -> None:
+    assert verdict(None) is Exclusion.UNKNOWN
+
+
+def test_paused(make_ad: MakeAd) -> None:
+    assert verdict(make_ad(status="paused")) is Exclusion.PAUSED
+
+
+@pytest.mark.parametrize(
+    ("bid", "reserve", "reason"),
+    [
+        (0.09, "0", Exclusion.BELOW_FLOOR),
+        (0.1, "0", None),
+        (0.49, "0.5", Exclusion.BELOW_FLOOR),
+        (0.5, "0.5", None),
+        (0.09, "0.05", Exclusion.BELOW_FLOOR),
+    ],
+)
+def test_floor_and_reserve(
+    make_ad: MakeAd, bid: float, reserve: str, reason: Exclusion | None
+) -> None:
+    assert verdict(make_ad(reserve=reserve), bid) is reason
+
+
+@pytest.mark.parametrize(
+    ("budget", "total", "today", "reason"),
+    [
+        ({}, 10**12, 10**12, None),
+        ({"total": 3}, 2 * UNIT, 0, None),
+        ({"total": 3}, 2 * UNIT + 1, 0, Exclusion.BUDGET_EXHAUSTED),
+        ({"daily": 3}, 10**12, 2 * UNIT, None),
+        ({"daily": 3}, 10**12, 2 * UNIT + 1, Exclusion.BUDGET_EXHAUSTED),
+        ({"total": 0}, 0, 0, Exclusion.BUDGET_EXHAUSTED),
+        ({"total": 9, "daily": 1}, 0, 1, Exclusion.BUDGET_EXHAUSTED),
+    ],
+)
+def test_a_budget_must_cover_one_more_click(
+    make_ad: MakeAd, budget: dict[str, Any], total: int, today: int, reason: Exclusion | None
+) -> None:
+    ad = make_ad(budget=budget)
+    assert verdict(ad, spent_total_micros=total, spent_today_micros=today) is reason
+
+
+@pytest.mark.parametrize(
+    ("topic", "query", "is_blocked"),
+    [
+        ("wine", "Which WINE goes with fish?", True),
+        ("wine", "Which winery is near?", False),
+        ("red wine", "a red\n  wine, please", True),
+        ("red wine", "red or white wine", False),
+        ("C++", "how do I learn c++?", True),
+        ("straße", "Welche STRASSE?", True),
+        ("妊娠", "妊娠中に飲めるもの", True),
+        ("ｗｉｎｅ", "wine", True),
+        ("สุรา", "ซื้อสุราที่ไหน", True),
+    ],
+)
+def test_blocked_topics_are_found_as_whole_phrases(
+    make_ad: MakeAd, topic: str, query: str, is_blocked: bool
+) -> None:
+    reason = verdict(make_ad(blocked_topics=["other", topic]), query=query)
+    assert reason is (Exclusion.POLICY if is_blocked else None)
+
+
+def test_of_two_bids_the_higher_stands_and_of_equal_ones_the_first(make_ad: MakeAd) -> None:
+    records = {ad_id: AdRecord(make_ad(ad_id)) for ad_id in ("Ad-1", "Ad-2", "Ad-3")}
+    bids = [Bid("Ad-1", 5), Bid("Ad-2", 7), Bid("Ad-1", 6), Bid("Ad-2", 7), Bid("Ad-3", 1)]
+    eligible, excluded = decide(bids, records, 0, "")
+    assert [(e.ad.ad_id, e.bid_micros) for e in eligible] == [("Ad-2", 7), ("Ad-1", 6), ("Ad-3", 1)]
+    assert excluded == [
+        Excluded("Ad-1", Exclusion.DUPLICATE),
+        Excluded("Ad-2", Exclusion.DUPLICATE),
+    ]
+
+
+def test_a_title_that_could_be_read_as_another_marker_is_excluded(make_ad: MakeAd) -> None:
+    tricky, plain = make_ad("Ad-1", title="[Ad-2] Boots"), make_ad("Ad-2")
+    records = {"Ad-1": AdRecord(tricky), "Ad-2": AdRecord(plain)}
+    eligible, excluded = decide([Bid("Ad-1", 1), Bid("Ad-2", 1)], records, 0, "")
+    assert [e.ad.ad_id for e in eligible] == ["Ad-2"]
+    assert excluded == [Excluded("Ad-1", Exclusion.INVALID_TITLE)]
+    assert decide([Bid("Ad-1", 1)], records, 0, "")[1] == []
+
+
+_ids = st.sampled_from([f"Ad-{number}" for number in range(8)])
+_bids = st.lists(st.builds(Bid, _ids, st.integers(1, 20)), max_size=30)
+
+
+@given(
+    bids=_bids,
+    known=st.sets(_ids),
+    paused=st.sets(_ids),
+    floor=st.integers(0, 20),
+    spent=st.integers(0, 20),
+)
+def test_every_bid_is_decided_once_and_only_what_may_run_is_eligible(
+    make_ad: MakeAd, bids: list[Bid], known: set[str], paused: set[str], floor: int, spent: int
+) -> None:
+    records = {
+        ad_id: AdRecord(
+            make_ad(
+                ad_id,
+                status="paused" if ad_id in paused else "active",
+                budget={"total": "0.00002"},
+            ),
+            spent,
+        )
+        for ad_id in known
+    }
+    eligible, excluded = decide(bids, records, floor, "")
+    decided = [e.ad.ad_id for e in eligible] + [e.ad_id for e in excluded]
+    assert sorted(decided) == sorted(bid.ad_id for bid in bids)
+    shown = [e.ad.ad_id for e in eligible]
+    assert len(set(shown)) == len(shown)
+    for offer in eligible:
+        ad_id = offer.ad.ad_id
+        assert ad_id in known - paused
+        assert offer.bid_micros == max(b.bid_micros for b in bids if b.ad_id == ad_id)
+        assert offer.bid_micros >= floor
+        assert spent + offer.bid_micros <= 20
+    assert (eligible, excluded) == decide(bids, records, floor, "")
+
+
+@given(order=st.permutations(range(20)))
+def test_no_order_of_the_request_buys_a_place(make_ad: MakeAd, order: list[int]) -> None:
+    offers = [EligibleAd(make_ad(f"Ad-{number}"), number + 1) for number in range(20)]
+    shuffled = [offers[number] for number in order]
+    assert candidate_order(shuffled, b"salt") == candidate_order(offers, b"salt")
+
+
+def test_another_salt_is_another_order(make_ad: MakeAd) -> None:
+    offers = [EligibleAd(make_ad(f"Ad-{number}"), 1) for number in range(20)]
+    monday, tuesday = candidate_order(offers, b"monday"), candidate_order(offers, b"tuesday")
+    assert monday != tuesday
+    assert {e.ad.ad_id for e in monday} == {e.ad.ad_id for e in tuesday}
+    assert candidate_order([], b"monday") == []

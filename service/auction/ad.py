@@ -48,12 +48,16 @@ def _title(title: str) -> str:
 
 def _text(text: str) -> str:
     text = unicodedata.normalize("NFC", text.strip())
-    if any(unicodedata.category(char) in _REFUSED_CATEGORIES for char in text):
-        raise _refuse("must hold no control characters and no line breaks")
-    if "@[" in text:
-        raise _refuse("must not hold @[, which marks ads in answers")
-    if TEMPLATE_TOKEN.search(text):
-        raise _refuse("must not hold chat-template tokens, such as <|im_end|>")
+    for position, char in enumerate(text, 1):
+        if unicodedata.category(char) in _REFUSED_CATEGORIES:
+            raise _refuse(
+                f"character {position} is U+{ord(char):04X}: no control characters and no line"
+                " breaks are allowed"
+            )
+    if (at := text.find("@[")) >= 0:
+        raise _refuse(f"@[ at character {at + 1} marks ads in answers and is not allowed")
+    if token := TEMPLATE_TOKEN.search(text):
+        raise _refuse(f"a chat-template token begins at character {token.start() + 1}: none may")
     return text
 
 

@@ -1,0 +1,114 @@
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from service.settings import StoreSettings
+from service.store.connection import Breaker, Store, StoreUnavailable, open_store
+
+Eventually = Callable[..., Awaitable[None]]
+ValkeyPid = Callable[[Store], Awaitable[int]]
+
+
+class TestBreaker:
+    def test_opens_after_failures_in_a_row_only(self) -> None:
+        breaker = Breaker(failures=3)
+        for _ in range(2):
+            breaker.failed()
+        breaker.succeeded()
+        for _ in range(2):
+            breaker.failed()
+        assert not breaker.is_open
+        breaker.failed()
+        assert breaker.is_open
+
+    def test_one_success_closes_it(self) -> None:
+        breaker = Breaker(failures=1)
+        breaker.failed()
+        assert breaker.is_open
+        breaker.succeeded()
+        assert not breaker.is_open
+
+
+class TestFrozenStore:
+    """A store that takes connections and says nothing: the worst kind of away."""
+
+    async def test_costs_a_timeout_first_and_then_nothing_until_it_thaws(
+        self, own_store: Store, valkey_pid: ValkeyPid, eventually: Eventually
+    ) -> None:
+        pid = await valkey_pid(own_store)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            begun = monotonic()
+            for _ in range(3):
+                with pytest.raises(StoreUnavailable):
+                    await own_store.run(lambda redis: redis.get("key"))
+            assert monotonic() - begun < 2
+            assert not own_store.is_up
+
+            begun = monotonic()
+            for _ in range(1_000):
+                with pytest.raises(StoreUnavailable):
+                    await own_store.run(lambda redis: redis.get("key"))
+            assert monotonic() - begun < 0.5
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        await eventually(lambda: own_store.is_up)
+        assert await own_store.run(lambda redis: redis.get("key")) is None
+
+    async def test_is_noticed_without_any_request(
+        self, own_store: Store, valkey_pid: ValkeyPid, eventually: Eventually
+    ) -> None:
+        pid = await valkey_pid(own_store)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            await eventually(lambda: not own_store.is_up)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        await eventually(lambda: own_store.is_up)
+
+
+async def test_a_refused_command_does_not_open_the_breaker(store: Store, namespace: str) -> None:
+    await store.run(lambda redis: redis.set(namespace, "text"))
+    for _ in range(10):
+        with pytest.raises(StoreUnavailable):
+            await store.run(lambda redis: redis.hget(namespace, "field"))
+    assert store.is_up
+
+
+async def test_a_cancelled_command_leaves_no_answer_for_the_next(
+    store: Store, namespace: str
+) -> None:
+    await store.run(lambda redis: redis.mset({f"{namespace}:{n}": n for n in range(50)}))
+    for number in range(50):
+        command = asyncio.create_task(store.run(lambda redis: redis.get(f"{namespace}:0")))
+        for _ in range(number % 5):
+            await asyncio.sleep(0)
+        command.cancel()
+        key = f"{namespace}:{number}"
+        found = await store.run(lambda redis, key=key: redis.get(key))  # type: ignore[misc]
+        assert found == str(number).encode()
+
+
+async def test_a_server_that_is_away_is_no_error_at_the_start(tmp_path: Path) -> None:
+    said: list[str] = []
+    settings = StoreSettings(url="redis://user:secret@127.0.0.1:1/0", breaker_failures=1)
+    async with open_store(settings, tmp_path, said.append) as away:
+        assert not away.is_up
+        with pytest.raises(StoreUnavailable):
+            await away.run(lambda redis: redis.get("key"))
+    (line,) = said
+    assert "127.0.0.1:1 does not answer" in line
+    assert "secret" not in line
+    assert os.listdir(tmp_path) == []
+
+
+async def test_a_url_of_something_else_is_refused(tmp_path: Path) -> None:
+    settings = StoreSettings(url="postgres://127.0.0.1/")
+    with pytest.raises(ValueError, match="redis://"):
+        async with open_store(settings, tmp_path, print):
+            pass

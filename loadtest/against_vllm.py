@@ -10,7 +10,6 @@ the one thing imported here: two servers can only be compared on the same words.
 
 import argparse
 import asyncio
-import json
 import os
 import random
 import re
@@ -19,8 +18,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack, contextmanager
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from decimal import Decimal
 from pathlib import Path
 from time import monotonic

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -99,11 +99,15 @@ async def open_services(
 async def start_engine(settings: Settings, progress: Progress) -> Engine:
     """The engine that the settings name. vLLM is only imported where it runs in process."""
     if settings.engine.kind == "remote":
-        from models.engine.remote import RemoteEngine
+        from models.engine.remote import RemoteEngine, RemoteOptions
 
         assert settings.engine.url is not None
-        return await RemoteEngine.connect(
-            settings.engine.url, model=settings.engine.model, api_key=settings.engine.api_key
+        return await RemoteEngine.start(
+            RemoteOptions(
+                base_url=settings.engine.url,
+                model=settings.engine.model,
+                api_key=settings.engine.api_key,
+            )
         )
     from models.engine.vllm import VllmEngine, VllmOptions
     from models.provision import default_model, provision
@@ -115,7 +119,8 @@ async def start_engine(settings: Settings, progress: Progress) -> Engine:
         max_num_seqs=settings.engine.max_num_seqs,
         extra=settings.engine.args,
     )
-    return await VllmEngine.start(model, options=options, progress=progress)
+    engine: Engine = await VllmEngine.start(model, options=options, progress=progress)
+    return engine
 
 
 def read_secret(state_dir: Path) -> bytes:

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 from datetime import date
+from typing import TYPE_CHECKING
 
 from models.engine.interface import Engine
 from service.auction.money import to_micros
@@ -12,7 +13,9 @@ from service.metrics import Metrics
 from service.settings import Settings
 from service.store.catalog import Catalog
 from service.store.idempotency import IdempotencyStore
-from service.tracing import Tracer
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,7 @@ class Services:
     metrics: Metrics
     life: Life
     secret: bytes
-    tracer: Tracer | None = None
+    tracer: "Tracer | None" = None
 
     def order_salt(self, day: date) -> bytes:
         """The key that orders candidates in the prompt; another one every day."""

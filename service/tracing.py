@@ -9,15 +9,12 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
 
 _TRACEPARENT = re.compile(r"^00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})$")
-
-
-class Tracer(Protocol):
-    """The part of an OpenTelemetry tracer that is used here."""
-
-    def start_span(self, name: str, **options: Any) -> Any: ...
 
 
 def accept(traceparent: str | None) -> tuple[str, dict[str, str]]:
@@ -30,7 +27,7 @@ def accept(traceparent: str | None) -> tuple[str, dict[str, str]]:
     return trace_id, {"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-{flags}"}
 
 
-def start_tracer() -> Tracer | None:
+def start_tracer() -> "Tracer | None":
     """A tracer that exports by OTLP over HTTP, or None where no endpoint is configured.
 
     Raises RuntimeError where an endpoint is configured and the extra `otel` is missing.
@@ -56,7 +53,7 @@ def start_tracer() -> Tracer | None:
 
 
 def export_spans(
-    tracer: Tracer, headers: Mapping[str, str], total_s: float, stages: Mapping[str, float]
+    tracer: "Tracer", headers: Mapping[str, str], total_s: float, stages: Mapping[str, float]
 ) -> None:
     """A span `respond` that ends now, with a child for each stage, laid end to end.
 

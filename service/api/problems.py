@@ -94,7 +94,8 @@ def install(app: FastAPI) -> None:
 
 
 def _request_id(request: Request) -> str | None:
-    return request.scope.get("state", {}).get("request_id")
+    request_id: str | None = request.scope.get("state", {}).get("request_id")
+    return request_id
 
 
 async def _on_problem(request: Request, problem: Exception) -> Response:

@@ -14,14 +14,16 @@ from pathlib import Path
 import httpx
 import pytest
 
+from models.provision import ServableModel
+
 
 class Service:
     """A running `llm-auction serve`; `lines` is everything that it has printed."""
 
-    def __init__(self, state_dir: Path, model_dir: Path, **variables: str) -> None:
+    def __init__(self, state_dir: Path, model: str, **variables: str) -> None:
         environment = {
             **{name: value for name, value in os.environ.items() if "LLM_AUCTION" not in name},
-            "LLM_AUCTION_ENGINE__MODEL": str(model_dir),
+            "LLM_AUCTION_ENGINE__MODEL": model,
             "LLM_AUCTION_HTTP__PORT": "0",
             "LLM_AUCTION_STATE_DIR": str(state_dir),
             "COLUMNS": "1000",
@@ -98,13 +100,13 @@ class Service:
 
 @pytest.fixture(scope="session")
 def start_service(
-    model_dir: Path, tmp_path_factory: pytest.TempPathFactory
+    servable_model: ServableModel, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Service]]:
     """Starts services; ends what is left of them."""
     started: list[Service] = []
 
     def start(**variables: str) -> Service:
-        started.append(Service(tmp_path_factory.mktemp("state"), model_dir, **variables))
+        started.append(Service(tmp_path_factory.mktemp("state"), servable_model.path, **variables))
         return started[-1].start()
 
     yield start

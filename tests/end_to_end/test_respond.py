@@ -109,7 +109,10 @@ class TestStream:
         assert response.json()["code"] == "prompt_too_large"
 
 
-LONG = {"query": "Count upwards from one, forever.", "max_tokens": 1500, "seed": 3}
+# Nearly uniform sampling over the whole vocabulary: the model all but never ends by itself.
+LONG = {
+    "query": "Hello", "max_tokens": 1500, "seed": 3, "temperature": 2.0, "top_p": 1.0, "top_k": 0,
+}  # fmt: skip
 
 
 class TestCancellation:

@@ -22,22 +22,20 @@ class Application:
     """Answers with the body it was sent, once `release` is set; notes when it is cancelled."""
 
     def __init__(self) -> None:
-        self.running = 0
         self.entered = asyncio.Event()
+        self.arrivals = asyncio.Semaphore(0)
         self.release = asyncio.Event()
         self.cancelled = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.running += 1
         self.entered.set()
+        self.arrivals.release()
         try:
             body = (await receive())["body"]
             await self.release.wait()
         except asyncio.CancelledError:
             self.cancelled.set()
             raise
-        finally:
-            self.running -= 1
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": body})
 
@@ -103,9 +101,8 @@ class TestBound:
         app = door(inner)
         async with client(app) as http:
             two = [asyncio.create_task(http.post("/respond", content=b"hi")) for _ in range(2)]
-            while inner.running < 2:
-                await inner.entered.wait()
-                await asyncio.sleep(0)
+            for _ in two:
+                await inner.arrivals.acquire()
             third = await http.post("/respond", content=b"hi")
             inner.release.set()
             responses = await asyncio.gather(*two)
@@ -118,8 +115,8 @@ class TestBound:
         inner = Application()
         async with client(door(inner)) as http:
             many = [asyncio.create_task(http.get("/readyz")) for _ in range(5)]
-            while inner.running < 5:
-                await asyncio.sleep(0)
+            for _ in many:
+                await inner.arrivals.acquire()
             inner.release.set()
             assert all(r.status_code == 200 for r in await asyncio.gather(*many))
 
@@ -136,8 +133,12 @@ class TestDisconnect:
             sent.append(message)
 
         scope = {
-            "type": "http", "method": "POST", "path": "/respond", "headers": [], "query_string": b"",
-        }  # fmt: skip
+            "type": "http",
+            "method": "POST",
+            "path": "/respond",
+            "headers": [],
+            "query_string": b"",
+        }
         await app(scope, incoming.get, send)
         return sent
 

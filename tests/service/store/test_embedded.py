@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import os
 import signal
 import stat
@@ -71,12 +72,12 @@ async def test_writes_are_appended_to_a_file(tmp_path: Path, fsync: str) -> None
 async def test_a_server_that_dies_is_started_again_with_its_data(
     own_store: Store, valkey_pid: ValkeyPid
 ) -> None:
-    async def restarted() -> int:
+    async def restarted(dead: int) -> int:
         while True:
-            try:
-                return await valkey_pid(own_store)
-            except StoreUnavailable:
-                await asyncio.sleep(0.01)
+            with contextlib.suppress(StoreUnavailable):
+                if (pid := await valkey_pid(own_store)) != dead:
+                    return pid
+            await asyncio.sleep(0.01)
 
     pid = await valkey_pid(own_store)
     for number in range(3):

@@ -1,0 +1,216 @@
+"""Any text and ads: the reader agrees with the definition, with every chunking, with the grammar.
+
+The definition is written here a second time, as one regular expression over the whole text.
+"""
+
+import re
+from itertools import pairwise
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from xgrammar.testing import _is_grammar_accept_string
+
+from models.contract.grammar import grammar
+from models.contract.markers import (
+    Fault,
+    FaultKind,
+    MarkedAd,
+    MarkerReader,
+    Reading,
+    Segment,
+    SegmentKind,
+    ambiguous_titles,
+    check_title,
+    read,
+)
+
+NARROW = "ab@[]1 "  # where titles, ids and texts collide
+RICH = "aZ9.@[]()<|>\"'\\/ {}%+-_:é日本👩\u200d👧ـ\u00a0#^$*?~`&="
+IDS = ["1", "a", "b", "Ad-1", "a.b:c_D-9", "ab"]
+
+
+def is_title(text: str) -> bool:
+    try:
+        return check_title(text) == text
+    except ValueError:
+        return False
+
+
+titles = (
+    st.one_of(st.text(NARROW, min_size=1, max_size=6), st.text(RICH, min_size=1, max_size=20))
+    .map(str.strip)
+    .filter(is_title)
+)
+
+
+@st.composite
+def ad_lists(draw: st.DrawFn) -> list[MarkedAd]:
+    ids = draw(st.lists(st.sampled_from(IDS), unique=True, max_size=5))
+    ads = [MarkedAd(ad_id, draw(titles)) for ad_id in ids]
+    ambiguous = ambiguous_titles(ads)
+    return [ad for ad in ads if ad.ad_id not in ambiguous]
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[list[MarkedAd], str]:
+    """Return ads, and a text made of plain text, addresses, and markers whole and broken."""
+    ads = draw(ad_lists())
+    parts = [st.text(NARROW + "\n", max_size=4), st.text(RICH, max_size=4), st.just("x@y")]
+    if ads:
+        marker = st.sampled_from([ad.marker for ad in ads])
+        parts += [marker] * 4
+        parts.append(st.builds(lambda m, n: m[:n], marker, st.integers(1, 30)))
+        parts.append(st.builds(lambda m, n: m[n:], marker, st.integers(1, 30)))
+        parts.append(
+            st.builds(
+                lambda a, b: f"@{a.title}@[{b.ad_id}]", st.sampled_from(ads), st.sampled_from(ads)
+            )
+        )
+    return ads, "".join(draw(st.lists(st.one_of(parts), max_size=8)))
+
+
+def define(text: str, ads: list[MarkedAd], max_ads: int) -> Reading:
+    """Read `text` by the definition: no streaming, no search tree."""
+    marker = "|".join(re.escape(ad.marker) for ad in ads) or "(?!)"
+    plain = r"(?<=[A-Za-z0-9._%+-])@(?=[A-Za-z0-9])"
+    tail = r"@\[(?P<id>[A-Za-z0-9._:-]{0,64})(?P<end>\]?)"
+    token = re.compile(f"(?P<marker>{marker})|(?P<plain>{plain})|(?P<tail>{tail})|(?P<head>@)")
+    starts = {m.start(): m.lastgroup for m in token.finditer(text)}
+    inside = {i for m in token.finditer(text) if m["marker"] for i in range(*m.span())}
+    cut = len(text)
+    for at in (m.start() for m in re.finditer("@", text)):
+        is_begun = text[at:] == "@" or any(ad.marker.startswith(text[at:]) for ad in ads)
+        is_plain = all(
+            starts.get(i, "plain" if re.compile(plain).match(text, i) else "") == "plain"
+            for i in range(at, len(text))
+            if text[i] == "@"
+        )
+        if at not in inside and is_begun and not is_plain:
+            cut = at
+            break
+    return _assemble(text, cut, token, ads, max_ads)
+
+
+def _assemble(
+    text: str, cut: int, token: re.Pattern[str], ads: list[MarkedAd], max_ads: int
+) -> Reading:
+    titles = {ad.ad_id: ad.title for ad in ads}
+    segments: list[Segment] = []
+    faults: list[Fault] = []
+    inserted: list[str] = []
+    head: int | None = None
+    last = 0
+
+    def add(kind: SegmentKind, shown: str, start: int, end: int, ad_id: str | None = None) -> None:
+        if start == end:
+            return
+        if segments and segments[-1].kind is kind is SegmentKind.TEXT:
+            before = segments.pop()
+            shown, start = before.text + shown, before.start
+        segments.append(Segment(kind, shown, start, end, ad_id))
+
+    for m in token.finditer(text[:cut]):
+        start, end = m.span()
+        if m["plain"]:
+            continue
+        if head is not None and not (
+            m["tail"] and start - head <= 200 and "\n" not in text[head:start]
+        ):
+            faults.append(Fault(FaultKind.BROKEN_MARKER, head, head + 1))
+            head = None
+        if m["marker"]:
+            (ad,) = [ad for ad in ads if ad.marker == m[0]]
+            add(SegmentKind.TEXT, text[last:start], last, start)
+            last = end
+            if ad.ad_id in inserted or len(inserted) >= max_ads:
+                is_repeated = ad.ad_id in inserted
+                kind = FaultKind.DUPLICATE if is_repeated else FaultKind.OVER_LIMIT
+                faults.append(Fault(kind, start, end, ad.ad_id))
+                add(SegmentKind.TEXT, ad.title, start, end)
+            else:
+                inserted.append(ad.ad_id)
+                add(SegmentKind.AD, ad.title, start, end, ad.ad_id)
+        elif m["tail"]:
+            title = None if head is None else text[head + 1 : start]
+            ad_id = m["id"] if m["id"] and m["end"] else None
+            if ad_id is None:
+                kind = FaultKind.BROKEN_MARKER
+            elif ad_id not in titles:
+                kind = FaultKind.UNKNOWN_ID
+            elif title in titles.values():
+                kind = FaultKind.MISMATCH
+            else:
+                kind = FaultKind.ALTERED_TITLE
+            faults.append(Fault(kind, start if head is None else head, end, ad_id))
+            head = None
+        else:
+            head = start
+    if head is not None:
+        faults.append(Fault(FaultKind.BROKEN_MARKER, head, head + 1))
+    if cut < len(text):
+        faults.append(Fault(FaultKind.TRUNCATED, cut, len(text)))
+    add(SegmentKind.TEXT, text[last:cut], last, cut)
+    return Reading(text[:cut], tuple(segments), tuple(faults))
+
+
+@settings(max_examples=1500, deadline=None)
+@given(cases(), st.integers(0, 3))
+@example(([MarkedAd("1", "b"), MarkedAd("2", "[1x] c")], "a@b@[1x] c@[2]"), 2)
+def test_the_reader_does_what_the_definition_says(
+    case: tuple[list[MarkedAd], str], max_ads: int
+) -> None:
+    ads, text = case
+    assert read(text, ads, max_ads) == define(text, ads, max_ads)
+
+
+@settings(max_examples=1500, deadline=None)
+@given(cases(), st.integers(0, 3), st.data())
+def test_chunks_change_nothing(
+    case: tuple[list[MarkedAd], str], max_ads: int, data: st.DataObject
+) -> None:
+    ads, text = case
+    cuts = data.draw(st.sets(st.integers(0, len(text))) | st.just(set(range(len(text)))))
+    reader = MarkerReader(ads, max_ads)
+    segments = [
+        segment
+        for start, end in pairwise([0, *sorted(cuts), len(text)])
+        for segment in reader.feed(text[start:end])
+    ] + reader.close()
+    whole = read(text, ads, max_ads)
+    assert reader.faults == list(whole.faults)
+    assert [s for s in segments if s.kind is SegmentKind.AD] == list(whole.insertions)
+    assert "".join(s.text for s in segments) == "".join(s.text for s in whole.segments)
+    # Shown in order, without gap or overlap: so no part of an ad was shown as text before it.
+    ends = [0, *(s.end for s in segments)]
+    assert [s.start for s in segments] == ends[:-1]
+    assert ends[-1] == len(whole.answer)
+    replaced = {fault.start for fault in whole.faults if fault.kind in _SHOWN_AS_TITLE}
+    for s in segments:
+        is_raw = s.kind is SegmentKind.TEXT and s.start not in replaced
+        assert not is_raw or s.text == text[s.start : s.end]
+
+
+_SHOWN_AS_TITLE = {FaultKind.DUPLICATE, FaultKind.OVER_LIMIT}
+
+
+@settings(max_examples=1000, deadline=None)
+@given(cases(), st.integers(0, 3))
+@example(([MarkedAd("1", "a")], "a@b@c @a@[1]x@y@z."), 1)
+@example(([MarkedAd("1", "a")], "@a@[1]@b"), 1)
+@example(([MarkedAd("1", 'q"\\')], '@q"\\@[1]'), 1)
+def test_the_grammar_accepts_what_reads_without_fault(
+    case: tuple[list[MarkedAd], str], max_ads: int
+) -> None:
+    ads, text = case
+    reading = read(text, ads, max_ads)
+    duplicates = sum(fault.kind is FaultKind.DUPLICATE for fault in reading.faults)
+    is_faultless = len(reading.faults) == duplicates
+    is_within_limit = len(reading.insertions) + duplicates <= max_ads
+    accepted = _is_grammar_accept_string(grammar(ads, max_ads), text)
+    assert accepted == (is_faultless and is_within_limit)
+
+
+@given(ad_lists(), st.integers(1, 3))
+def test_the_order_of_candidates_changes_no_grammar(ads: list[MarkedAd], max_ads: int) -> None:
+    shuffled = sorted(ads, key=lambda ad: ad.title, reverse=True)
+    assert grammar(shuffled, max_ads) == grammar(ads, max_ads)

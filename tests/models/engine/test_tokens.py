@@ -1,5 +1,6 @@
 """Piecewise tokens equal the chat template's, and no text becomes a control token."""
 
+import re
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ def prompts(tokenizer: Any) -> PromptTokenizer:
 
 
 def prompt(*messages: tuple[Role, str]) -> Prompt:
-    """Return a prompt whose messages are split into pieces at line breaks."""
+    """Return a prompt whose messages are split into pieces at line breaks before a word."""
     return Prompt(
         "test",
         tuple(
@@ -32,7 +33,7 @@ def prompt(*messages: tuple[Role, str]) -> Prompt:
                 role,
                 tuple(
                     Piece(line, recurs=index % 2 == 0)
-                    for index, line in enumerate(text.splitlines(keepends=True))
+                    for index, line in enumerate(re.split(r"(?<=\n)(?=\S)", text))
                 ),
             )
             for role, text in messages

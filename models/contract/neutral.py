@@ -14,7 +14,7 @@ from typing import Final
 # thought or a tool call. `<s>` and the like stand here in the one spelling that tokenizers know.
 _AFTER_ANGLE = "|".join(
     (
-        r"[|｜][^\n|｜<>]{1,64}[|｜]>",  # ChatML, Llama 3, Phi, SmolLM; DeepSeek with wide bars
+        r"[|｜][^\s|｜<>]{1,64}[|｜]>",  # ChatML, Llama 3, Phi, SmolLM; DeepSeek with wide bars
         r"/?s>|(?:bos|eos|pad|unk)>",  # SentencePiece
         r"</?SYS>>",  # Llama 2
         r"(?:start|end)_of_turn>",  # Gemma

@@ -39,7 +39,7 @@ SAMPLING = {"temperature": 0.7, "top_p": 0.8, "top_k": 20}
 
 @contextmanager
 def process(command: list[str], ready: str) -> Iterator[str]:
-    """A child process, once a line of its output matches `ready`; yields the match's first group."""
+    """A child process; yields the first group of `ready` once its output matches that."""
     environment = {**os.environ, "COLUMNS": "500"}
     with tempfile.NamedTemporaryFile("w+", suffix=".log") as log:
         child = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)

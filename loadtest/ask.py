@@ -37,9 +37,13 @@ async def catalogue(client: httpx.AsyncClient) -> list[Json]:
     ads: list[Json] = []
     cursor: str | None = ""
     while cursor is not None:
-        page = (await client.get("/ads", params={"limit": 100, "cursor": cursor or None})).json()
+        page = (
+            await client.get(
+                "/ads", params={"limit": 1000} | ({"cursor": cursor} if cursor else {})
+            )
+        ).json()
         ads += page["ads"]
-        cursor = page["next_cursor"]
+        cursor = page["cursor"]
     return [ad for ad in ads if ad["status"] == "active"]
 
 

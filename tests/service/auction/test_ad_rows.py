@@ -133,5 +133,11 @@ class TestCsv:
         rows = list(read_rows(body.encode(), RowFormat.CSV))
         assert [(row.line, row.ad is None) for row in rows] == [(2, True), (3, False)]
 
+    def test_lines_may_end_as_on_any_system(self) -> None:
+        lines = ("ad_id,title,category,landing_url,advertiser_id", "Ad-1,a,b,https://c.example/,d")
+        for ending in ("\n", "\r\n", "\r"):
+            (row,) = read_rows(ending.join((*lines, "")).encode(), RowFormat.CSV)
+            assert (row.line, row.errors) == (2, ())
+
     def test_an_empty_body_lacks_its_header(self) -> None:
         assert errors(b"", RowFormat.CSV)[0][:2] == (1, "ad_id")

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Awaitable, Callable
@@ -6,6 +7,7 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
+from redis.asyncio import Redis
 
 from service.settings import StoreSettings
 from service.store.connection import Breaker, Store, StoreUnavailable, open_store
@@ -70,6 +72,34 @@ class TestFrozenStore:
         finally:
             os.kill(pid, signal.SIGCONT)
         await eventually(lambda: own_store.is_up)
+
+
+async def test_many_answers_that_are_each_in_time_are_slow_together(tmp_path: Path) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while commands := await reader.read(4096):
+                for _ in range(commands.count(b"*")):
+                    if b"GET" in commands:
+                        await asyncio.sleep(0.06)
+                    writer.write(b"+OK\r\n")
+                    await writer.drain()
+        writer.close()
+
+    async def read_much(redis: Redis) -> None:
+        pipeline = redis.pipeline(transaction=False)
+        for _ in range(50):
+            pipeline.get("key")
+        await pipeline.execute()
+
+    server = await asyncio.start_server(answer, "127.0.0.1")
+    port = server.sockets[0].getsockname()[1]
+    settings = StoreSettings(url=f"redis://127.0.0.1:{port}", timeout_ms=200)
+    async with server, open_store(settings, tmp_path, print) as store:
+        assert store.is_up
+        begun = monotonic()
+        with pytest.raises(StoreUnavailable):
+            await store.run(read_much)
+        assert monotonic() - begun < 1
 
 
 async def test_a_refused_command_does_not_open_the_breaker(store: Store, namespace: str) -> None:

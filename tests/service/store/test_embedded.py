@@ -83,10 +83,8 @@ async def test_a_server_that_dies_is_started_again_with_its_data(
     for number in range(3):
         await put(own_store, f"key-{number}", "kept")
         os.kill(pid, signal.SIGKILL)
-        dead = pid
         async with asyncio.timeout(20):
-            pid = await restarted()
-        assert pid != dead
+            pid = await restarted(pid)
     assert [await get(own_store, f"key-{number}") for number in range(3)] == [b"kept"] * 3
 
 
@@ -98,12 +96,16 @@ async def test_a_killed_service_takes_its_server_along_and_the_next_finds_the_da
     )
     assert service.stdout is not None
     server = psutil.Process(int(await service.stdout.readline()))
-    service.send_signal(signal.SIGKILL)
-    await service.wait()
-    # at once, while the old server is still stopping
-    async with open_store(SETTINGS, tmp_path, print) as store:
-        assert not server.is_running() or server.status() == psutil.STATUS_ZOMBIE
-        assert await get(store, "key") == b"kept"
+    try:
+        service.send_signal(signal.SIGKILL)
+        await service.wait()
+        # at once, while the old server is still stopping
+        async with open_store(SETTINGS, tmp_path, print) as store:
+            assert not server.is_running() or server.status() == psutil.STATUS_ZOMBIE
+            assert await get(store, "key") == b"kept"
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            server.kill()
 
 
 async def test_a_second_service_on_the_same_directory_is_refused(

@@ -83,7 +83,7 @@ def import_ads(
     good = [row for row in rows if row.ad is not None]
     if bad:
         _show_bad(bad)
-        if not skip_bad:
+        if not (skip_bad and good):
             err.print(f"[red]Nothing was imported: {len(bad)} of {len(rows)} rows are bad.[/]")
             raise typer.Exit(1)
     with _client(url, api_key) as client:

@@ -150,7 +150,7 @@ async def delete_ad(request: Request, ad_id: AdId) -> None:
 async def import_ads(
     request: Request,
     skip_bad: Annotated[
-        bool, Query(description="Import the good rows though others are bad")
+        bool, Query(description="Import the good rows, if any, though others are bad")
     ] = False,
 ) -> ImportResult:
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -159,7 +159,7 @@ async def import_ads(
     body = await request.body()
     # a large body takes seconds to check, which other requests should not notice
     ads, bad = await asyncio.to_thread(_sort_rows, body, _FORMATS[content_type])
-    if bad and not skip_bad:
+    if bad and not (skip_bad and ads):
         raise InvalidRequest("Nothing was imported", errors=_as_field_errors(bad))
     async with _catalog(request) as catalog:
         imported = await catalog.import_many(ads)
@@ -250,11 +250,17 @@ _IMPORT_BODY = {
         },
     }
 }
+_PATCH_SCHEMA = {
+    "type": "object",
+    "description": "Fields as in an ad; null sets a field back to its default",
+    "properties": {name: {} for name in AdBody.model_json_schema()["properties"]},
+    "additionalProperties": False,
+}
 _PATCH_BODY = {
     "requestBody": {
         "required": True,
         "content": {
-            media_type: {"schema": {"type": "object"}, "example": {"status": "paused"}}
+            media_type: {"schema": _PATCH_SCHEMA, "example": {"status": "paused"}}
             for media_type in ("application/merge-patch+json", "application/json")
         },
     }

@@ -236,6 +236,15 @@ class TestImport:
         assert [(bad["line"], bad["field"]) for bad in result["bad"]] == [(2, "title"), (3, "")]
         assert await catalog.count() == 2
 
+    async def test_a_file_without_a_good_row_is_refused_whole(
+        self, http: httpx.AsyncClient
+    ) -> None:
+        response = await http.post(
+            "/ads/import?skip_bad=true", content="id,name\n", headers={"content-type": "text/csv"}
+        )
+        assert response.status_code == 422
+        assert places(response)[:2] == ["line/1/id", "line/1/name"]
+
     async def test_csv(self, http: httpx.AsyncClient, catalog: Catalog) -> None:
         body = (
             "ad_id,title,category,landing_url,advertiser_id,budget_daily\n"
@@ -314,4 +323,7 @@ def test_the_api_description_holds_every_status() -> None:
         "patch /ads/{ad_id}": always | body | {"200", "404"},
         "delete /ads/{ad_id}": always | {"204", "404"},
     }
+    patch = paths["/ads/{ad_id}"]["patch"]["requestBody"]["content"]
+    described = patch["application/merge-patch+json"]["schema"]
+    assert {"title", "reserve", "budget"} < described["properties"].keys()
     assert "application/x-ndjson" in paths["/ads/import"]["post"]["requestBody"]["content"]

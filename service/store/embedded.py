@@ -213,7 +213,7 @@ def _socket_path(directory: Path) -> Iterator[Path]:
     if len(os.fsencode(socket)) <= _MAX_SOCKET_PATH:
         yield socket
         return
-    short = Path(tempfile.mkdtemp(prefix="llm-auction-", dir="/tmp"))
+    short = Path(tempfile.mkdtemp(prefix="llm-auction-"))
     try:
         yield short / "valkey.sock"
     finally:

@@ -12,9 +12,12 @@ from operator import attrgetter
 
 from models.contract.markers import MarkedAd
 
-# A plain "@" stands after one character class and before another; "@b" may be followed by "@c".
+# A plain "@" stands after a character of the first class and before one of the second; after "@b"
+# another may follow. Right-linear on purpose: with a repetition inside a repetition, which says the
+# same more briefly, xgrammar 0.2 takes 80 ms for a token mask instead of 6 µs.
 _TEXT = """\
-text ::= ([^@] | [A-Za-z0-9._%+-] ("@" [A-Za-z0-9])+)*
+text ::= "" | [^@A-Za-z0-9._%+-] text | [A-Za-z0-9._%+-] word
+word ::= "" | [^@A-Za-z0-9._%+-] text | [A-Za-z0-9._%+-] word | "@" [A-Za-z0-9] word
 """
 
 

@@ -178,7 +178,7 @@ def _convert(gguf: Path, built: Path) -> None:
 
     folder, file = str(gguf.parent), gguf.name
     say(f"reading {file}")
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder, gguf_file=file)  # type: ignore[no-untyped-call]
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, gguf_file=file)
     model: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         gguf_file=file,
@@ -235,7 +235,7 @@ def _matches(path: Path, entry: dict[str, Any]) -> bool:
         return False
     if stat.st_size > _SMALL_FILE_BYTES and stat.st_mtime_ns == entry["modified_ns"]:
         return True
-    return _sha256(path) == entry["sha256"]
+    return bool(_sha256(path) == entry["sha256"])
 
 
 def _revision(target: Path) -> str:

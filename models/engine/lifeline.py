@@ -1,12 +1,14 @@
-"""Ends an engine's processes with the process that owns them, even where that one is killed.
+"""Ends an engine's processes with the process that owns them: not after it, and not before.
 
 vLLM's own processes notice an orderly end only: after a SIGKILL (or the kernel's out-of-memory
-killer) they would stay, with the model's memory and the accelerator in their hands. Runs inside
-vLLM's workers; knows nothing of vLLM.
+killer) they would stay, with the model's memory and the accelerator in their hands. And a Ctrl-C,
+which a terminal sends to all of them, would end them at once, while their owner still finishes
+what it has begun. Runs inside vLLM's workers; knows nothing of vLLM.
 """
 
 import os
 import select
+import signal
 import threading
 
 
@@ -14,7 +16,12 @@ class Lifeline:
     """Mixed into vLLM's worker, which answers its public methods' names as remote calls."""
 
     def end_with(self, owner_pid: int) -> None:
-        """From now on, end this process as soon as the process `owner_pid` has ended."""
+        """From now on, end this process as soon as the process `owner_pid` has ended.
+
+        A Ctrl-C is left to the owner.
+        """
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         threading.Thread(target=_end_with, args=(owner_pid,), daemon=True).start()
 
 

@@ -24,7 +24,7 @@ from models.provision import ServableModel
 
 TOKENS = int(os.environ.get("HOSTILE_TOKENS", "2000"))
 TOKENS_AT_ONCE = 1600
-MAX_TOKENS = 100
+MAX_TOKENS = 64
 
 TITLES = {
     "plain": ["Trail Tent 2", "Night Stove", "Warm Lamp"],

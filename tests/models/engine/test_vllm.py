@@ -1,11 +1,13 @@
 """The engine in process, with the real vLLM and the default model."""
 
 import asyncio
+import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
 import anyio
+import psutil
 import pytest
 
 from models.contract.prompt import Message, Piece, Prompt
@@ -22,7 +24,8 @@ from models.engine.vllm import VllmEngine
 from models.provision import ServableModel
 
 ANYTHING = "root ::= [^@]*"
-WITHOUT_END = "root ::= [^@]{4000,5000}"
+# Only a character that no answer holds lets it end.
+WITHOUT_END = 'root ::= [^@]* "\\ue000"'
 
 
 def asked(question: str) -> Prompt:
@@ -187,6 +190,20 @@ class TestLoad:
         ]
         await until(lambda: vllm_engine.load() == Load(5, 0), 20)
         await asyncio.gather(*tasks)
+
+
+class TestItsOwnProcess:
+    async def test_leaves_ctrl_c_to_this_one(self, vllm_engine: VllmEngine) -> None:
+        (core,) = (
+            child for child in psutil.Process().children() if "EngineCore" in child.cmdline()[0]
+        )
+        async with aclosing(vllm_engine.generate(generation())) as chunks:
+            await anext(chunks)
+            core.send_signal(signal.SIGINT)
+            reasons = [chunk.finish_reason async for chunk in chunks]
+
+        assert reasons[-1] == "length"
+        await vllm_engine.check()
 
 
 class TestCheck:

@@ -47,7 +47,9 @@ class HttpSettings(Group):
 
 class StoreSettings(Group):
     url: str | None = Field(
-        None, description="Any Redis-protocol server; none: the embedded Valkey"
+        None,
+        pattern=r"^(redis|rediss|unix)://",
+        description="Any Redis-protocol server; none: the embedded Valkey",
     )
     namespace: str = Field("llm-auction", pattern=r"^[A-Za-z0-9._-]{1,64}$")
     timeout_ms: int = Field(250, ge=1, le=60_000)

@@ -7,6 +7,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
 from models.engine.interface import EngineDead, EngineError
+from service.api.problems import documented
+from service.errors import Forbidden, Unauthorized
 from service.services import Services
 
 
@@ -45,7 +47,10 @@ def router() -> APIRouter:
         "/metrics",
         summary="Prometheus metrics, the engine's included",
         response_class=Response,
-        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+        responses={
+            200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+            **documented(Unauthorized, Forbidden),
+        },
     )
     async def metrics(request: Request) -> Response:
         services: Services = request.app.state.services

@@ -86,11 +86,32 @@ def documented(*problems: type[ProblemError]) -> dict[int | str, dict[str, Any]]
 
 
 def install(app: FastAPI) -> None:
-    """Make every exception of `app` a problem."""
+    """Make every exception of `app` a problem, in fact and in its OpenAPI."""
+    _document(app)
     app.add_exception_handler(ProblemError, _on_problem)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(Exception, _on_bug)
+
+
+def _document(app: FastAPI) -> None:
+    """Have the OpenAPI hold the Problem schema, and say `problem+json` where FastAPI assumes its
+    own shape of a validation error."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = plain()
+            schemas = schema["components"]["schemas"]
+            for name in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(name, None)
+            schemas["WrongField"] = WrongField.model_json_schema()
+            problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            problem.pop("$defs")
+            schemas["Problem"] = problem
+        return app.openapi_schema or {}
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def _request_id(request: Request) -> str | None:

@@ -1,7 +1,6 @@
 """The pipeline's behaviour where a real engine can't be made to misbehave: a scripted one can."""
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -10,68 +9,24 @@ from time import monotonic
 from typing import Any
 
 import pytest
+from scripted import ScriptedEngine, scripted_services
 
-from models.contract.prompt import Prompt
 from models.engine.interface import (
-    Chunk,
     EngineDead,
     EngineError,
     EngineOverloaded,
     EngineUnavailable,
-    Generation,
-    Load,
-    ModelIdentity,
     PromptTooLong,
-    Usage,
 )
 from service.answer import AdPart, Answer, Ask, TextPart
 from service.auction.ad import Ad
 from service.auction.eligibility import Bid
 from service.errors import ModelUnavailable, Overloaded, ProblemError, PromptTooLarge
-from service.life import Life
-from service.metrics import create_metrics
 from service.respond import respond
 from service.services import Services
-from service.settings import Settings, StoreSettings
+from service.settings import StoreSettings
 from service.store.catalog import Catalog
 from service.store.connection import Store, open_store
-from service.store.idempotency import IdempotencyStore
-
-
-class ScriptedEngine:
-    """Says what it was told to, a string a chunk; an exception is raised in its turn."""
-
-    model = ModelIdentity("scripted", "1")
-    max_model_len = 4096
-
-    def __init__(self, script: Sequence[str | EngineError], pause: bool = False) -> None:
-        self.script = script
-        self.pause = pause
-        self.generations: list[Generation] = []
-        self.is_closed = asyncio.Event()
-
-    def count_tokens(self, prompt: Prompt) -> int:
-        return sum(len(p.text) for message in prompt.messages for p in message.pieces) // 4
-
-    async def generate(self, generation: Generation) -> AsyncGenerator[Chunk]:
-        self.generations.append(generation)
-        try:
-            for line in self.script:
-                if isinstance(line, EngineError):
-                    raise line
-                yield Chunk(line, 1)
-            if self.pause:
-                await asyncio.Event().wait()
-            yield Chunk("", 0, "stop", Usage(10, 0, len(self.script)))
-        finally:
-            self.is_closed.set()
-
-    def load(self) -> Load:
-        return Load(0, 0)
-
-    async def check(self) -> None: ...
-
-    async def close(self) -> None: ...
 
 
 def ad(number: int, title: str) -> Ad:
@@ -96,18 +51,6 @@ async def store(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Store
     async with open_store(StoreSettings(), directory, lambda line: None) as store:
         await Catalog(store, "test").import_many(ADS)
         yield store
-
-
-def services(store: Store, engine: Any, **settings: Any) -> Services:
-    return Services(
-        settings=Settings(**settings),
-        engine=engine,
-        catalog=Catalog(store, "test"),
-        idempotency=IdempotencyStore(store, "test", 60),
-        metrics=create_metrics(),
-        life=Life(),
-        secret=b"s" * 32,
-    )
 
 
 def ask(**changes: Any) -> Ask:
@@ -142,7 +85,7 @@ async def run(asked: Ask, having: Services) -> tuple[list[TextPart | AdPart], An
 class TestInsertions:
     async def test_a_marker_split_over_chunks_is_one_ad_at_its_bid(self, store: Store) -> None:
         engine = ScriptedEngine(["Try ", "@Swi", "ft Sho", "es@", "[Ad-", "1]", " today."])
-        parts, answer = await run(ask(), services(store, engine))
+        parts, answer = await run(ask(), scripted_services(store, engine))
         assert [type(part).__name__ for part in parts] == ["TextPart", "AdPart", "TextPart"]
         [shown] = answer.ads
         assert shown.charge.price_micros == 1_250_000
@@ -151,7 +94,7 @@ class TestInsertions:
 
     async def test_faulty_insertions_are_reported_and_not_charged(self, store: Store) -> None:
         engine = ScriptedEngine(["See @Swiftest Shoes@[Ad-1] and @Third@[Ad-9] now."])
-        _, answer = await run(ask(), services(store, engine))
+        _, answer = await run(ask(), scripted_services(store, engine))
         assert answer.ads == ()
         assert sorted(fault.kind for fault in answer.faults) == ["altered_title", "unknown_id"]
 
@@ -159,14 +102,14 @@ class TestInsertions:
         self, store: Store
     ) -> None:
         engine = ScriptedEngine(["@Third@[Ad-3] @Third@[Ad-3] @Swift Shoes@[Ad-1] x"])
-        having = services(store, engine)
+        having = scripted_services(store, engine)
         _, answer = await run(ask(max_ads=1), having)
         assert [part.offer.ad.ad_id for part in answer.ads] == ["Ad-3"]
         assert {fault.kind for fault in answer.faults} == {"duplicate", "over_limit"}
 
     async def test_one_generation_per_answer(self, store: Store) -> None:
         engine = ScriptedEngine(["Fine."])
-        await run(ask(), services(store, engine))
+        await run(ask(), scripted_services(store, engine))
         assert len(engine.generations) == 1
 
 
@@ -176,7 +119,7 @@ class TestEnds:
     ) -> None:
         engine = ScriptedEngine(["Try ", "@Swift Sh"], pause=True)
         asked = ask(deadline_at=monotonic() + 0.2)
-        parts, answer = await run(asked, services(store, engine))
+        parts, answer = await run(asked, scripted_services(store, engine))
         assert answer.finish_reason == "deadline"
         assert answer.text == "Try "
         assert parts == [TextPart("Try ")]
@@ -184,7 +127,7 @@ class TestEnds:
 
     async def test_closing_aborts_the_engine_and_counts_it(self, store: Store) -> None:
         engine = ScriptedEngine(["Try this", " and that"], pause=True)
-        having = services(store, engine)
+        having = scripted_services(store, engine)
         async with aclosing(respond(ask(), having)) as parts:
             await anext(parts)
         assert engine.is_closed.is_set()
@@ -202,7 +145,7 @@ class TestEnds:
     async def test_an_engines_error_is_a_problem_for_the_caller(
         self, store: Store, error: EngineError, problem: type[ProblemError], status: int
     ) -> None:
-        having = services(store, ScriptedEngine([error]))
+        having = scripted_services(store, ScriptedEngine([error]))
         with pytest.raises(problem) as raised:
             await run(ask(), having)
         assert raised.value.status == status
@@ -212,7 +155,7 @@ class TestEnds:
 class TestPrompt:
     async def test_where_not_all_fit_the_lowest_bids_go(self, store: Store) -> None:
         engine = ScriptedEngine(["Fine."])
-        whole = services(store, engine)
+        whole = scripted_services(store, engine)
         await run(ask(max_tokens=10), whole)
         full = engine.count_tokens(engine.generations[0].prompt)
         engine.max_model_len = full  # type: ignore[misc]
@@ -224,11 +167,13 @@ class TestPrompt:
 
     async def test_a_conversation_beyond_the_context_is_refused(self, store: Store) -> None:
         with pytest.raises(PromptTooLarge, match="room"):
-            await run(ask(query="word " * 8000), services(store, ScriptedEngine(["Fine."])))
+            await run(
+                ask(query="word " * 8000), scripted_services(store, ScriptedEngine(["Fine."]))
+            )
 
     async def test_order_is_not_the_callers(self, store: Store) -> None:
         engine = ScriptedEngine(["Fine."])
-        having = services(store, engine)
+        having = scripted_services(store, engine)
         forwards, backwards = ask(), replace(ask(), bids=ask().bids[::-1])
         await run(forwards, having)
         await run(backwards, having)
@@ -237,12 +182,12 @@ class TestPrompt:
         assert one.grammar == two.grammar
 
     def test_the_order_changes_with_the_day(self, store: Store) -> None:
-        having = services(store, ScriptedEngine([]))
+        having = scripted_services(store, ScriptedEngine([]))
         assert having.order_salt(date(2026, 1, 1)) != having.order_salt(date(2026, 1, 2))
 
     async def test_the_store_away_means_no_ads_and_an_answer(self, store: Store) -> None:
         engine = ScriptedEngine(["Fine."])
-        having = services(store, engine)
+        having = scripted_services(store, engine)
         async with open_store(
             StoreSettings(url="redis://127.0.0.1:1", timeout_ms=50), Path(), lambda line: None
         ) as away:

@@ -1,0 +1,173 @@
+"""`POST /respond` around a scripted engine: rendering, streams that break, idempotency."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from scripted import ScriptedEngine, scripted_services
+
+from models.engine.interface import EngineDead, EngineError
+from service.api import problems, respond
+from service.api.access import Access
+from service.api.door import Door
+from service.auction.ad import Ad
+from service.services import Services
+from service.store.catalog import Catalog
+from service.store.connection import Store
+
+ASK = {"query": "Which boots?", "candidates": [{"ad_id": "Ad-1", "bid": 0.1}], "max_ads": 2}
+TITLE = "Trail [2-Pack] *Boots*"
+MARKER = f"@{TITLE}@[Ad-1]"
+
+
+@asynccontextmanager
+async def client(services: Services) -> AsyncIterator[httpx.AsyncClient]:
+    app = FastAPI()
+    app.state.services = services
+    app.include_router(respond.router())
+    problems.install(app)
+    door = Door(app, services.settings, (), services.metrics, services.life)
+    transport = httpx.ASGITransport(Access(door, services.metrics))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        yield http
+
+
+@pytest.fixture
+async def serving(
+    store: Store, namespace: str, make_ad: Callable[..., Ad]
+) -> Callable[..., Services]:
+    await Catalog(store, namespace).put(make_ad("Ad-1", title=TITLE))
+
+    def serve(*script: str | EngineError, pause: bool = False) -> Services:
+        services = scripted_services(store, ScriptedEngine(script, pause))
+        return replace(services, catalog=Catalog(store, namespace))
+
+    return serve
+
+
+def events(text: str) -> list[tuple[str, Any]]:
+    fields = (
+        dict(line.split(": ", 1) for line in block.splitlines())
+        for block in text.strip().split("\n\n")
+    )
+    return [(block["event"], json.loads(block["data"])) for block in fields]
+
+
+class TestRendering:
+    async def test_an_ad_stands_in_every_form_of_the_answer(
+        self, serving: Callable[..., Services]
+    ) -> None:
+        async with client(serving("Try ", MARKER, " today.")) as http:
+            body = (await http.post("/respond", json=ASK)).json()
+        assert body["answer"] == f"Try {MARKER} today."
+        assert body["segments"] == [
+            {"type": "text", "text": "Try "},
+            {"type": "ad", "text": TITLE, "ad_id": "Ad-1", "disclosure": "Sponsored"},
+            {"type": "text", "text": " today."},
+        ]
+        [ad] = body["ads"]
+        assert body["answer"][ad["span"]["start"] : ad["span"]["end"]] == MARKER
+        assert ad["charge"]["price_micros"] == 100_000
+        assert ad["charge"]["price"] == "0.1"
+        assert ad["charge"]["event"] == "click"
+
+    async def test_a_title_cannot_break_out_of_its_markdown_link(
+        self, serving: Callable[..., Services]
+    ) -> None:
+        async with client(serving("Try ", MARKER, ".")) as http:
+            body = (await http.post("/respond", json=ASK)).json()
+        link = r"[Trail \[2-Pack\] \*Boots\*](<https://www.trailhead-boots.example/>) (Sponsored)"
+        assert body["markdown"] == f"Try {link}."
+
+    async def test_a_second_mention_is_text_and_not_a_second_charge(
+        self, serving: Callable[..., Services]
+    ) -> None:
+        async with client(serving(MARKER, " and ", MARKER)) as http:
+            body = (await http.post("/respond", json=ASK)).json()
+        assert len(body["ads"]) == 1
+        assert body["faults"][0]["kind"] == "duplicate"
+        assert body["segments"][-1] == {"type": "text", "text": f" and {TITLE}"}
+
+
+class TestStream:
+    async def test_parts_come_in_order_and_end_with_the_whole(
+        self, serving: Callable[..., Services]
+    ) -> None:
+        async with client(serving("Try @Tra", "il [2-Pack] *Boots*@[Ad", "-1] now")) as http:
+            text = (await http.post("/respond", json={**ASK, "stream": True})).text
+        assert [name for name, _ in events(text)] == ["text", "ad", "text", "done"]
+        assert events(text)[1][1]["charge"]["price_micros"] == 100_000
+        assert events(text)[-1][1]["answer"] == f"Try {MARKER} now"
+
+    async def test_an_engine_that_dies_in_the_middle_ends_the_stream_with_an_error(
+        self, serving: Callable[..., Services]
+    ) -> None:
+        services = serving("Try this", EngineDead())
+        async with client(services) as http:
+            text = (await http.post("/respond", json={**ASK, "stream": True})).text
+        (first, _), (last, problem) = events(text)
+        assert (first, last) == ("text", "error")
+        assert problem["code"] == "model_unavailable"
+        assert services.life.is_engine_dead
+
+    async def test_one_that_is_dead_before_the_first_word_is_a_503(
+        self, serving: Callable[..., Services]
+    ) -> None:
+        async with client(serving(EngineDead())) as http:
+            response = await http.post("/respond", json={**ASK, "stream": True})
+        assert response.status_code == 503
+        assert response.headers["content-type"] == "application/problem+json"
+
+
+class TestIdempotency:
+    async def test_a_stream_is_replayed_as_a_stream(self, serving: Callable[..., Services]) -> None:
+        services = serving("Try ", MARKER, " today.")
+        headers = {"Idempotency-Key": "a"}
+        async with client(services) as http:
+            ask = {**ASK, "stream": True}
+            first = await http.post("/respond", json=ask, headers=headers)
+            again = await http.post("/respond", json=ask, headers=headers)
+        assert again.headers["idempotency-replayed"] == "true"
+        assert events(again.text) == events(first.text)
+
+    async def test_a_failed_request_frees_its_key(self, serving: Callable[..., Services]) -> None:
+        headers = {"Idempotency-Key": "b"}
+        async with client(serving(EngineDead())) as http:
+            assert (await http.post("/respond", json=ASK, headers=headers)).status_code == 503
+        async with client(serving("Fine.")) as http:
+            again = await http.post("/respond", json=ASK, headers=headers)
+        assert again.json()["answer"] == "Fine."
+
+    async def test_a_second_request_waits_for_the_first(
+        self, serving: Callable[..., Services]
+    ) -> None:
+        services = serving("Fine.")
+        headers = {"Idempotency-Key": "c"}
+        async with client(services) as http:
+            both = [http.post("/respond", json=ASK, headers=headers) for _ in range(2)]
+            one, two = await asyncio.gather(*both)
+        assert one.json() == two.json()
+        engine = services.engine
+        assert isinstance(engine, ScriptedEngine)
+        assert len(engine.generations) == 1
+
+    async def test_one_still_running_at_the_deadline_is_told_to_come_back(
+        self, serving: Callable[..., Services], namespace: str
+    ) -> None:
+        services = serving("Fine.")
+        body = json.dumps({**ASK, "deadline_ms": 200}).encode()
+        body_hash = hashlib.sha256(body).hexdigest()
+        await services.idempotency.begin("anonymous", namespace, body_hash, 60_000)
+        headers = {"Idempotency-Key": namespace, "Content-Type": "application/json"}
+        async with client(services) as http:
+            response = await http.post("/respond", content=body, headers=headers)
+        assert response.status_code == 409
+        assert response.json()["code"] == "idempotency_in_progress"
+        assert response.headers["retry-after"] == "1"

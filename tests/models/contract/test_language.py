@@ -92,69 +92,85 @@ def define(text: str, ads: list[MarkedAd], max_ads: int) -> Reading:
         if at not in inside and is_begun and not is_plain:
             cut = at
             break
-    return _assemble(text, cut, token, ads, max_ads)
+    tokens = [m for m in token.finditer(text[:cut]) if not m["plain"]]
+    verdicts = judge([m[0] for m in tokens if m["marker"]], max_ads)
+    faults = [
+        Fault(kind, m.start(), m.end(), _ad_id(m[0]))
+        for m, kind in zip([m for m in tokens if m["marker"]], verdicts, strict=True)
+        if kind
+    ]
+    faults += intended(tokens, text, {ad.ad_id: ad.title for ad in ads})
+    faults += [Fault(FaultKind.TRUNCATED, cut, len(text))] * (cut < len(text))
+    segments = divide([m for m in tokens if m["marker"]], verdicts, text[:cut])
+    return Reading(text[:cut], segments, tuple(sorted(faults, key=lambda fault: fault.start)))
 
 
-def _assemble(
-    text: str, cut: int, token: re.Pattern[str], ads: list[MarkedAd], max_ads: int
-) -> Reading:
-    titles = {ad.ad_id: ad.title for ad in ads}
-    segments: list[Segment] = []
-    faults: list[Fault] = []
-    inserted: list[str] = []
-    head: int | None = None
-    last = 0
+def judge(markers: list[str], max_ads: int) -> list[FaultKind | None]:
+    """Return for each valid marker what is wrong with it, if anything is."""
+    inserted = list(dict.fromkeys(markers))[:max_ads]
+    return [
+        FaultKind.DUPLICATE
+        if marker in inserted and marker in markers[:place]
+        else None
+        if marker in inserted
+        else FaultKind.OVER_LIMIT
+        for place, marker in enumerate(markers)
+    ]
 
-    def add(kind: SegmentKind, shown: str, start: int, end: int, ad_id: str | None = None) -> None:
-        if start == end:
-            return
-        if segments and segments[-1].kind is kind is SegmentKind.TEXT:
-            before = segments.pop()
-            shown, start = before.text + shown, before.start
-        segments.append(Segment(kind, shown, start, end, ad_id))
 
-    for m in token.finditer(text[:cut]):
-        start, end = m.span()
-        if m["plain"]:
-            continue
-        if head is not None and not (
-            m["tail"] and start - head <= 200 and "\n" not in text[head:start]
-        ):
-            faults.append(Fault(FaultKind.BROKEN_MARKER, head, head + 1))
-            head = None
-        if m["marker"]:
-            (ad,) = [ad for ad in ads if ad.marker == m[0]]
-            add(SegmentKind.TEXT, text[last:start], last, start)
-            last = end
-            if ad.ad_id in inserted or len(inserted) >= max_ads:
-                is_repeated = ad.ad_id in inserted
-                kind = FaultKind.DUPLICATE if is_repeated else FaultKind.OVER_LIMIT
-                faults.append(Fault(kind, start, end, ad.ad_id))
-                add(SegmentKind.TEXT, ad.title, start, end)
-            else:
-                inserted.append(ad.ad_id)
-                add(SegmentKind.AD, ad.title, start, end, ad.ad_id)
-        elif m["tail"]:
-            title = None if head is None else text[head + 1 : start]
+def intended(tokens: list[re.Match[str]], text: str, titles: dict[str, str]) -> list[Fault]:
+    """Return the faults of heads and tails; a tail and the head right before it are one."""
+    faults = []
+    for before, m, after in zip([None, *tokens], tokens, [*tokens[1:], None], strict=False):
+        if m["head"] and not (after and after["tail"] and is_near(m, after, text)):
+            faults.append(Fault(FaultKind.BROKEN_MARKER, *m.span()))
+        if m["tail"]:
+            has_head = before is not None and before["head"] and is_near(before, m, text)
+            start = before.start() if before and has_head else m.start()
+            title = text[start + 1 : m.start()] if has_head else None
             ad_id = m["id"] if m["id"] and m["end"] else None
             if ad_id is None:
                 kind = FaultKind.BROKEN_MARKER
             elif ad_id not in titles:
                 kind = FaultKind.UNKNOWN_ID
-            elif title in titles.values():
-                kind = FaultKind.MISMATCH
             else:
-                kind = FaultKind.ALTERED_TITLE
-            faults.append(Fault(kind, start if head is None else head, end, ad_id))
-            head = None
-        else:
-            head = start
-    if head is not None:
-        faults.append(Fault(FaultKind.BROKEN_MARKER, head, head + 1))
-    if cut < len(text):
-        faults.append(Fault(FaultKind.TRUNCATED, cut, len(text)))
-    add(SegmentKind.TEXT, text[last:cut], last, cut)
-    return Reading(text[:cut], tuple(segments), tuple(faults))
+                is_of_another = title in titles.values()
+                kind = FaultKind.MISMATCH if is_of_another else FaultKind.ALTERED_TITLE
+            faults.append(Fault(kind, start, m.end(), ad_id))
+    return faults
+
+
+def is_near(head: re.Match[str], tail: re.Match[str], text: str) -> bool:
+    between = text[head.start() : tail.start()]
+    return len(between) <= 200 and "\n" not in between
+
+
+def divide(
+    markers: list[re.Match[str]], verdicts: list[FaultKind | None], answer: str
+) -> tuple[Segment, ...]:
+    """Return the ads without fault and the texts between them, with titles for faulty ones."""
+    ads = [m for m, kind in zip(markers, verdicts, strict=True) if not kind]
+    segments = []
+    for start, ad in zip([0, *(m.end() for m in ads)], [*ads, None], strict=True):
+        end = ad.start() if ad else len(answer)
+        shown, last = "", start
+        for m in markers:
+            if start <= m.start() < end:
+                shown += answer[last : m.start()] + _title(m[0])
+                last = m.end()
+        if start < end:
+            segments.append(Segment(SegmentKind.TEXT, shown + answer[last:end], start, end))
+        if ad:
+            segments.append(Segment(SegmentKind.AD, _title(ad[0]), *ad.span(), _ad_id(ad[0])))
+    return tuple(segments)
+
+
+def _title(marker: str) -> str:
+    return marker[1:].rpartition("@[")[0]
+
+
+def _ad_id(marker: str) -> str:
+    return marker.rpartition("@[")[2].removesuffix("]")
 
 
 @settings(max_examples=700, deadline=None)

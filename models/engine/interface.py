@@ -56,7 +56,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One request to an engine. `grammar` is EBNF (xgrammar's dialect) that the answer must match."""
+    """One request to an engine. The answer must match `grammar`, EBNF in xgrammar's dialect."""
 
     request_id: str
     prompt: Prompt
@@ -95,7 +95,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class ModelIdentity:
-    """Which weights answer: `name` as configured, `revision` a content hash or the server's word."""
+    """Which weights answer. `name` as configured; `revision`: a content hash, or as served."""
 
     name: str
     revision: str

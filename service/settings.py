@@ -10,8 +10,16 @@ from decimal import Decimal
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.contract.prompt import Layout
@@ -91,12 +99,40 @@ class GenerationSettings(Group):
 
 
 class AuctionSettings(Group):
+    """Money: one currency, integer micros inside. Days of budgets and reports are `timezone`'s."""
+
     currency: str = Field("USD", pattern=r"^[A-Z]{3}$", description="ISO 4217")
     floor: Decimal = Field(Decimal(0), ge=0, le=1_000_000, decimal_places=6)
     charge_ttl_s: int = Field(
         86_400, ge=1, description="How long after the answer a click is charged"
     )
     idempotency_ttl_s: int = Field(86_400, ge=1)
+    event: Literal["click", "impression"] = Field("click", description="What is charged for")
+    pctr: float | None = Field(
+        None, gt=0, le=1, description="Fixed click rate; prices an impression at bid × pctr"
+    )
+    timezone: str = Field("UTC", description="IANA name; when a day's budget begins anew")
+    pacing: Literal["none", "even"] = Field("none", description="Spread daily budgets over the day")
+    frequency_cap: int | None = Field(
+        None, ge=1, description="The most times that one user is shown one ad in the window"
+    )
+    frequency_window_s: int = Field(86_400, ge=1)
+    holdout_share: float = Field(0, ge=0, le=1, description="Users (by hash) who get no ads")
+
+    @field_validator("timezone")
+    @classmethod
+    def is_known(cls, timezone: str) -> str:
+        """Reject what is no IANA time zone."""
+        try:
+            ZoneInfo(timezone)
+        except (ZoneInfoNotFoundError, ValueError) as unknown:
+            raise ValueError(f"{timezone} is no IANA time zone, e.g. Europe/Berlin") from unknown
+        return timezone
+
+
+class ReceiptSettings(Group):
+    retention_s: int = Field(30 * 86_400, ge=60, description="How long receipts are kept")
+    with_text: bool = Field(False, description="Keep query and answer too, not just their hashes")
 
 
 class AuthSettings(Group):
@@ -121,6 +157,7 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     generation: GenerationSettings = GenerationSettings()
     auction: AuctionSettings = AuctionSettings()
+    receipts: ReceiptSettings = ReceiptSettings()
     auth: AuthSettings = AuthSettings()
     log: LogSettings = LogSettings()
 
@@ -140,6 +177,8 @@ class Settings(BaseSettings):
             raise ValueError(f"auth.keys_file {self.auth.keys_file} is not a file")
         if self.generation.max_tokens > self.limits.max_tokens:
             raise ValueError("generation.max_tokens must not exceed limits.max_tokens")
+        if self.auction.event == "impression" and self.auction.pctr is None:
+            raise ValueError("auction.event impression needs auction.pctr, a click rate")
         return self
 
 

@@ -1,0 +1,147 @@
+"""What reports are made of, counted while it happens: no report ever reads the ledger.
+
+Keys, in the catalogue's hash slot; days and hours are those of the deployment's time zone:
+
+    {ns}:count:<YYYY-MM-DD>       hash of <metric>\\x1f<ad_id> to a count
+    {ns}:count:hour:<YYYY-MM-DD>  hash of spend\\x1f<ad_id>\\x1f<HH> to micros
+    {ns}:count:advertisers        hash of ad_id to the advertiser it was last shown for
+
+Metrics are `eligible`, `shown`, `excluded.<reason>`, counted here with each answer, and `clicks`,
+`impressions_charged`, `spend` (micros), counted by the charge. `answers` and `held_out` belong to
+no ad: their id is empty. A report takes time by the number of ads and days, whatever was clicked.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from operator import methodcaller
+from typing import Any
+
+from redis.asyncio import Redis
+
+from service.auction.figures import Figures
+from service.store.connection import Store
+
+_APART = "\x1f"
+_CHUNK = 1_000
+"""Fields a command: small enough for the time-out, and for whoever waits behind it."""
+
+_COUNT = """
+local counted, shown_for = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
+for metric, ids in pairs(counted) do
+  for _, id in ipairs(ids) do redis.call('HINCRBY', KEYS[1], metric .. '\\31' .. id, 1) end
+end
+for id, advertiser in pairs(shown_for) do redis.call('HSET', KEYS[2], id, advertiser) end
+"""
+
+_COLUMNS = {
+    "eligible": "eligible",
+    "shown": "shown",
+    "clicks": "clicks",
+    "impressions_charged": "impressions_charged",
+    "spend": "spend_micros",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What one answer did. `shown`: advertiser by ad. `excluded`: ad and reason.
+
+    Ids must hold no control characters; an ad's id never does.
+    """
+
+    eligible: Sequence[str] = ()
+    shown: Mapping[str, str] = field(default_factory=dict)
+    excluded: Sequence[tuple[str, str]] = ()
+    is_held_out: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DayCounts:
+    """A day's figures by ad, with the number of answers, and of those without ads by holdout."""
+
+    ads: Mapping[str, Figures]
+    answers: int
+    held_out: int
+
+
+class Counters:
+    """Every method raises StoreUnavailable."""
+
+    def __init__(self, store: Store, namespace: str) -> None:
+        self._store = store
+        self._prefix = f"{{{namespace}}}:count"
+        self._advertisers_key = f"{self._prefix}:advertisers"
+
+    async def record(self, day: date, served: Served) -> None:
+        """Count one answer, in one round trip."""
+        await self._store.run(lambda redis: self.count(redis, day, served))
+
+    def count(self, redis: Redis, day: date, served: Served) -> Awaitable[Any]:
+        """The command that counts one answer; on a pipeline it travels with others."""
+        counted = {
+            "answers": [""],
+            "held_out": [""] if served.is_held_out else [],
+            "eligible": list(served.eligible),
+            "shown": list(served.shown),
+        }
+        by_reason: defaultdict[str, list[str]] = defaultdict(list)
+        for ad_id, reason in served.excluded:
+            by_reason[f"excluded.{reason}"].append(ad_id)
+        keys = (self._day_key(day), self._advertisers_key)
+        arguments = (json.dumps({**counted, **by_reason}), json.dumps(dict(served.shown)))
+        return redis.eval(_COUNT, len(keys), *keys, *arguments)
+
+    async def read(self, day: date) -> DayCounts:
+        """All that was counted on `day`."""
+        columns: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        excluded: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        answers: dict[str, int] = {}
+        async for name, count in self._scan(self._day_key(day)):
+            metric, _, ad_id = name.partition(_APART)
+            kind, _, reason = metric.partition(".")
+            if not ad_id:
+                answers[metric] = count
+            elif kind == "excluded":
+                excluded[ad_id][reason] = count
+            elif metric in _COLUMNS:
+                columns[ad_id][_COLUMNS[metric]] = count
+        ads = {
+            ad_id: Figures(**columns[ad_id], excluded=excluded[ad_id])
+            for ad_id in columns.keys() | excluded.keys()
+        }
+        return DayCounts(ads, answers.get("answers", 0), answers.get("held_out", 0))
+
+    async def spend_by_hour(self, day: date) -> Mapping[str, Mapping[int, int]]:
+        """Micros by hour (0..23) of `day`, by ad; hours without spend are left out."""
+        spend: defaultdict[str, dict[int, int]] = defaultdict(dict)
+        async for name, micros in self._scan(f"{self._prefix}:hour:{day.isoformat()}"):
+            _, ad_id, hour = name.split(_APART)
+            spend[ad_id][int(hour)] = micros
+        return dict(spend)
+
+    async def advertisers(self, ad_ids: Sequence[str]) -> Mapping[str, str]:
+        """Whom ads were last shown for; also ads that the catalogue has no more."""
+        found: dict[str, str] = {}
+        for start in range(0, len(ad_ids), _CHUNK):
+            some = list(ad_ids[start : start + _CHUNK])
+            read = methodcaller("hmget", self._advertisers_key, some)
+            values: list[bytes | None] = await self._store.run(read)
+            pairs = zip(some, values, strict=True)
+            found.update((ad_id, raw.decode()) for ad_id, raw in pairs if raw is not None)
+        return found
+
+    def _day_key(self, day: date) -> str:
+        return f"{self._prefix}:{day.isoformat()}"
+
+    async def _scan(self, key: str) -> AsyncGenerator[tuple[str, int]]:
+        cursor = 0
+        while True:
+            read = methodcaller("hscan", key, cursor, count=_CHUNK)
+            cursor, some = await self._store.run(read)
+            for name, value in some.items():
+                yield name.decode(), int(value)
+            if cursor == 0:
+                return

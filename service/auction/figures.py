@@ -1,8 +1,12 @@
-"""What a report says of an ad, an advertiser or a day: counts, and what follows from them."""
+"""What a report says of an ad, an advertiser or a day: counts, and what follows from them.
 
-from collections import Counter
+Pure. Rows of a report are sums of these figures by whatever it is asked by.
+"""
+
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from decimal import Decimal
 
 _CTR_DECIMALS = Decimal("0.000001")
@@ -35,6 +39,20 @@ class Figures:
         return self.spend_micros // events if events else None
 
 
+@dataclass(frozen=True, slots=True)
+class DayCounts:
+    """A day's figures by ad, and its answers.
+
+    held_out: answers among `answers` that had no ads by holdout. unknown: candidates that were in
+    no catalogue.
+    """
+
+    ads: Mapping[str, Figures]
+    answers: int = 0
+    held_out: int = 0
+    unknown: int = 0
+
+
 def total(figures: Iterable[Figures]) -> Figures:
     """The sum of `figures`."""
     rows = list(figures)
@@ -49,3 +67,31 @@ def total(figures: Iterable[Figures]) -> Figures:
         spend_micros=sum(row.spend_micros for row in rows),
         excluded=dict(excluded),
     )
+
+
+def by_day(days: Mapping[date, DayCounts]) -> dict[str, Figures]:
+    """A row for each day, in the order given; unknown candidates are among the excluded."""
+    rows = {}
+    for day, counts in days.items():
+        unknown = {"unknown": counts.unknown} if counts.unknown else {}
+        rows[day.isoformat()] = total([*counts.ads.values(), Figures(excluded=unknown)])
+    return rows
+
+
+def by_ad(days: Iterable[DayCounts]) -> dict[str, Figures]:
+    """A row for each ad, in the order of ids."""
+    return _summed((ad_id, figures) for counts in days for ad_id, figures in counts.ads.items())
+
+
+def by_advertiser(
+    ads: Mapping[str, Figures], advertisers: Mapping[str, str]
+) -> dict[str, Figures]:
+    """A row for each advertiser; of ads that are nobody's any more the row is `""`."""
+    return _summed((advertisers.get(ad_id, ""), figures) for ad_id, figures in ads.items())
+
+
+def _summed(pairs: Iterable[tuple[str, Figures]]) -> dict[str, Figures]:
+    grouped: defaultdict[str, list[Figures]] = defaultdict(list)
+    for key, figures in pairs:
+        grouped[key].append(figures)
+    return {key: total(grouped[key]) for key in sorted(grouped)}

@@ -7,8 +7,9 @@ Keys, in the catalogue's hash slot; days and hours are those of the deployment's
     {ns}:count:advertisers        hash of ad_id to the advertiser it was last shown for
 
 Metrics are `eligible`, `shown`, `excluded.<reason>`, counted here with each answer, and `clicks`,
-`impressions_charged`, `spend` (micros), counted by the charge. `answers` and `held_out` belong to
-no ad: their id is empty. A report takes time by the number of ads and days, whatever was clicked.
+`impressions_charged`, `spend` (micros), counted by the charge. `answers`, `held_out` and
+`excluded.unknown` belong to no ad: their id is empty, for callers may ask for any number of ads
+that do not exist. A report takes time by the number of ads and days, whatever was clicked.
 """
 
 import json
@@ -21,7 +22,8 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from service.auction.figures import Figures
+from service.auction.eligibility import Exclusion
+from service.auction.figures import DayCounts, Figures
 from service.store.connection import Store
 
 _APART = "\x1f"
@@ -58,15 +60,6 @@ class Served:
     is_held_out: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class DayCounts:
-    """A day's figures by ad, with the number of answers, and of those without ads by holdout."""
-
-    ads: Mapping[str, Figures]
-    answers: int
-    held_out: int
-
-
 class Counters:
     """Every method raises StoreUnavailable."""
 
@@ -89,7 +82,7 @@ class Counters:
         }
         by_reason: defaultdict[str, list[str]] = defaultdict(list)
         for ad_id, reason in served.excluded:
-            by_reason[f"excluded.{reason}"].append(ad_id)
+            by_reason[f"excluded.{reason}"].append("" if reason == Exclusion.UNKNOWN else ad_id)
         keys = (self._day_key(day), self._advertisers_key)
         arguments = (json.dumps({**counted, **by_reason}), json.dumps(dict(served.shown)))
         return redis.eval(_COUNT, len(keys), *keys, *arguments)
@@ -112,7 +105,12 @@ class Counters:
             ad_id: Figures(**columns[ad_id], excluded=excluded[ad_id])
             for ad_id in columns.keys() | excluded.keys()
         }
-        return DayCounts(ads, answers.get("answers", 0), answers.get("held_out", 0))
+        return DayCounts(
+            ads,
+            answers=answers.get("answers", 0),
+            held_out=answers.get("held_out", 0),
+            unknown=answers.get("excluded.unknown", 0),
+        )
 
     async def spend_by_hour(self, day: date) -> Mapping[str, Mapping[int, int]]:
         """Micros by hour (0..23) of `day`, by ad; hours without spend are left out."""

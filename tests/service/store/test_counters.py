@@ -77,6 +77,13 @@ async def test_held_out_answers_are_counted_among_all(counters: Counters) -> Non
     assert (counted.answers, counted.held_out) == (2, 1)
 
 
+async def test_ads_that_do_not_exist_take_no_room_of_their_own(counters: Counters) -> None:
+    invented = [(f"Ad-{number}", "unknown") for number in range(200)]
+    await counters.record(MONDAY, Served(excluded=invented))
+    counted = await counters.read(MONDAY)
+    assert (counted.ads, counted.unknown) == ({}, 200)
+
+
 async def test_more_ads_than_one_command_reads(counters: Counters) -> None:
     ids = [f"Ad-{number}" for number in range(5_000)]
     await counters.record(MONDAY, Served(eligible=ids, shown=dict.fromkeys(ids, "adv-1")))

@@ -9,7 +9,8 @@ Keys, in the catalogue's hash slot; days and hours are those of the deployment's
 Metrics are `eligible`, `shown`, `excluded.<reason>`, counted here with each answer, and `clicks`,
 `impressions_charged`, `spend` (micros), counted by the charge. `answers`, `held_out` and
 `excluded.unknown` belong to no ad: their id is empty, for callers may ask for any number of ads
-that do not exist. A report takes time by the number of ads and days, whatever was clicked.
+that do not exist. Days are forgotten after `KEPT_S`. A report takes time by the number of ads and
+days, whatever was clicked.
 """
 
 import json
@@ -26,6 +27,9 @@ from service.auction.eligibility import Exclusion
 from service.auction.figures import DayCounts, Figures
 from service.store.connection import Store
 
+KEPT_S = 400 * 86_400
+"""How long a day's counts are kept: longer than the longest report."""
+
 _APART = "\x1f"
 _CHUNK = 1_000
 """Fields a command: small enough for the time-out, and for whoever waits behind it."""
@@ -35,7 +39,10 @@ local counted, shown_for = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
 for metric, ids in pairs(counted) do
   for _, id in ipairs(ids) do redis.call('HINCRBY', KEYS[1], metric .. '\\31' .. id, 1) end
 end
-for id, advertiser in pairs(shown_for) do redis.call('HSET', KEYS[2], id, advertiser) end
+for _, key in ipairs({KEYS[1], KEYS[2]}) do
+  if redis.call('TTL', key) == -1 then redis.call('EXPIRE', key, ARGV[3]) end
+end
+for id, advertiser in pairs(shown_for) do redis.call('HSET', KEYS[3], id, advertiser) end
 """
 
 _COLUMNS = {
@@ -83,9 +90,9 @@ class Counters:
         by_reason: defaultdict[str, list[str]] = defaultdict(list)
         for ad_id, reason in served.excluded:
             by_reason[f"excluded.{reason}"].append("" if reason == Exclusion.UNKNOWN else ad_id)
-        keys = (self._day_key(day), self._advertisers_key)
-        arguments = (json.dumps({**counted, **by_reason}), json.dumps(dict(served.shown)))
-        return redis.eval(_COUNT, len(keys), *keys, *arguments)
+        keys = (self._day_key(day), self._hour_key(day), self._advertisers_key)
+        counts, shown = json.dumps({**counted, **by_reason}), json.dumps(dict(served.shown))
+        return redis.eval(_COUNT, len(keys), *keys, counts, shown, KEPT_S)
 
     async def read(self, day: date) -> DayCounts:
         """All that was counted on `day`."""
@@ -115,7 +122,7 @@ class Counters:
     async def spend_by_hour(self, day: date) -> Mapping[str, Mapping[int, int]]:
         """Micros by hour (0..23) of `day`, by ad; hours without spend are left out."""
         spend: defaultdict[str, dict[int, int]] = defaultdict(dict)
-        async for name, micros in self._scan(f"{self._prefix}:hour:{day.isoformat()}"):
+        async for name, micros in self._scan(self._hour_key(day)):
             _, ad_id, hour = name.split(_APART)
             spend[ad_id][int(hour)] = micros
         return dict(spend)
@@ -133,6 +140,9 @@ class Counters:
 
     def _day_key(self, day: date) -> str:
         return f"{self._prefix}:{day.isoformat()}"
+
+    def _hour_key(self, day: date) -> str:
+        return f"{self._prefix}:hour:{day.isoformat()}"
 
     async def _scan(self, key: str) -> AsyncGenerator[tuple[str, int]]:
         cursor = 0

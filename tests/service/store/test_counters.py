@@ -116,6 +116,17 @@ async def test_counting_can_travel_with_other_commands(counters: Counters, store
     assert (await counters.read(MONDAY)).answers == 2
 
 
+async def test_counts_are_kept_for_more_than_a_year_and_then_go(
+    counters: Counters, store: Store, namespace: str
+) -> None:
+    hours = f"{{{namespace}}}:count:hour:{MONDAY}"
+    await store.run(lambda redis: redis.hset(hours, "spend\x1fAd-1\x1f10", "5"))
+    await counters.record(MONDAY, SERVED)
+    for key in (hours, f"{{{namespace}}}:count:{MONDAY}"):
+        left_s = await store.run(lambda redis, key=key: redis.ttl(key))
+        assert 366 * 86_400 < left_s <= 400 * 86_400
+
+
 async def test_namespaces_are_counted_apart(counters: Counters, store: Store) -> None:
     await counters.record(MONDAY, SERVED)
     assert (await Counters(store, "another").read(MONDAY)).ads == {}

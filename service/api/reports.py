@@ -7,7 +7,6 @@ import asyncio
 import heapq
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Annotated
 from zoneinfo import ZoneInfo
@@ -26,15 +25,17 @@ from service.api.report_schemas import (
     counts,
 )
 from service.auction.ad import Identifier
-from service.auction.figures import Figures, by_ad, by_advertiser, by_day, total
+from service.auction.figures import Account, DayCounts, Figures, by_ad, by_advertiser, by_day, total
 from service.errors import FieldError, Forbidden, InvalidRequest, StoreDown, Unauthorized
 from service.services import Services
+from service.settings import AuctionSettings
 from service.store.connection import StoreUnavailable
 
 MAX_DAYS = 366
 _DAYS = 7
 _CHUNK = 500
 _RETRY_AFTER_MS = 1_000
+_NOBODY = Account("")
 
 By = Annotated[ReportBy, Query()]
 FirstDay = Annotated[date | None, Query(alias="from", description="Default: a week")]
@@ -74,29 +75,17 @@ async def get_report(
     days = _days(first_day, last_day)
     async with _store_errors():
         counted = {day: await services.counters.read(day) for day in days}
-        ads = by_ad(counted.values())
-        accounts = {} if by is ReportBy.DAY else await _ad_accounts(services, list(ads))
-    if by is ReportBy.DAY:
-        figures = by_day(counted)
-    elif by is ReportBy.AD:
-        figures = ads
-    else:
-        figures = by_advertiser(ads, {ad_id: a.advertiser_id for ad_id, a in accounts.items()})
-        accounts = {advertiser_id: _Account(advertiser_id) for advertiser_id in figures}
-    auction = services.settings.auction
-    report = Report(
-        by=by,
-        first_day=first_day,
-        last_day=last_day,
-        timezone=auction.timezone,
-        currency=auction.currency,
-        answers=sum(day.answers for day in counted.values()),
-        answers_held_out=sum(day.held_out for day in counted.values()),
-        total=counts(total(by_day(counted).values())),
-        rows=_rows(by, figures, accounts, limit),
-        rows_left_off=max(0, len(figures) - limit),
-    )
-    return await asyncio.to_thread(_written, report, _format(report_format, request))
+        figures, accounts = await _rows_by(by, counted, services)
+    written_as = _format(report_format, request)
+
+    def write() -> Response:
+        report = _report(by, counted, services.settings.auction)
+        report.rows = _rows(by, figures, accounts, limit)
+        report.rows_left_off = len(figures) - len(report.rows)
+        return _written(report, written_as)
+
+    # many ads take a while, which other requests should not notice
+    return await asyncio.to_thread(write)
 
 
 async def get_hours(
@@ -121,45 +110,59 @@ async def get_hours(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Account:
-    """Whose budget it is, and what is left of it; None without a limit, never below 0."""
+async def _rows_by(
+    by: ReportBy, counted: Mapping[date, DayCounts], services: Services
+) -> tuple[Mapping[str, Figures], Mapping[str, Account]]:
+    """The figures that make a row each, by id or day, and the accounts of those ids."""
+    if by is ReportBy.DAY:
+        return await asyncio.to_thread(by_day, counted), {}
+    ads = await asyncio.to_thread(by_ad, counted.values())
+    accounts = await _ad_accounts(services, list(ads))
+    if by is ReportBy.AD:
+        return ads, accounts
+    owners = {ad_id: account.advertiser_id for ad_id, account in accounts.items()}
+    advertisers = await asyncio.to_thread(by_advertiser, ads, owners)
+    named = [advertiser_id for advertiser_id in advertisers if advertiser_id]
+    return advertisers, await services.counters.advertiser_accounts(named, _today(services))
 
-    advertiser_id: str
-    remaining_total_micros: int | None = None
-    remaining_daily_micros: int | None = None
 
-
-async def _ad_accounts(services: Services, ad_ids: Sequence[str]) -> dict[str, _Account]:
+async def _ad_accounts(services: Services, ad_ids: Sequence[str]) -> dict[str, Account]:
     """The accounts of ads; of deleted ones, their last advertisers'."""
     owners = await services.counters.advertisers(ad_ids)
-    accounts = {ad_id: _Account(owner) for ad_id, owner in owners.items()}
+    accounts = {ad_id: Account(owner) for ad_id, owner in owners.items()}
     for start in range(0, len(ad_ids), _CHUNK):
         some = ad_ids[start : start + _CHUNK]
         for ad_id, record in (await services.catalog.fetch(some, _today(services))).items():
-            budget = record.ad.budget
-            accounts[ad_id] = _Account(
-                record.ad.advertiser_id,
-                _left(budget.total_micros, record.spent_total_micros),
-                _left(budget.daily_micros, record.spent_today_micros),
-            )
+            ad, spent = record.ad, (record.spent_total_micros, record.spent_today_micros)
+            accounts[ad_id] = Account(ad.advertiser_id, ad.budget, *spent)
     return accounts
 
 
-def _left(budget_micros: int | None, spent_micros: int) -> int | None:
-    # a budget that was lowered under what is spent already has nothing left
-    return None if budget_micros is None else max(0, budget_micros - spent_micros)
+def _report(by: ReportBy, counted: Mapping[date, DayCounts], terms: AuctionSettings) -> Report:
+    """The report without its rows."""
+    return Report(
+        by=by,
+        first_day=min(counted),
+        last_day=max(counted),
+        timezone=terms.timezone,
+        currency=terms.currency,
+        answers=sum(day.answers for day in counted.values()),
+        answers_held_out=sum(day.held_out for day in counted.values()),
+        total=counts(total(by_day(counted).values())),
+        rows=[],
+        rows_left_off=0,
+    )
 
 
 def _rows(
-    by: ReportBy, figures: Mapping[str, Figures], accounts: Mapping[str, _Account], limit: int
+    by: ReportBy, figures: Mapping[str, Figures], accounts: Mapping[str, Account], limit: int
 ) -> list[ReportRow]:
     """The `limit` rows with the most spend, in the order of `figures`."""
     kept = set(heapq.nlargest(limit, figures, key=lambda key: figures[key].spend_micros))
     rows = []
     for key in filter(kept.__contains__, figures):
-        account = accounts.get(key, _Account(""))
-        left = (account.remaining_total_micros, account.remaining_daily_micros)
+        account = accounts.get(key, _NOBODY)
+        left = (account.left_total_micros, account.left_today_micros)
         total_left, daily_left = (None if micros is None else amount(micros) for micros in left)
         rows.append(
             ReportRow(

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
 
+from service.auction.ad import Budget
+
+NO_LIMIT = Budget()
 _CTR_DECIMALS = Decimal("0.000001")
 
 
@@ -53,6 +56,31 @@ class DayCounts:
     unknown: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What an ad or an advertiser may spend, and has spent in all and today; micros."""
+
+    advertiser_id: str
+    budget: Budget = NO_LIMIT
+    spent_total_micros: int = 0
+    spent_today_micros: int = 0
+
+    @property
+    def left_total_micros(self) -> int | None:
+        """What is left of the total budget; None without one."""
+        return _left(self.budget.total_micros, self.spent_total_micros)
+
+    @property
+    def left_today_micros(self) -> int | None:
+        """What is left of the daily budget; None without one."""
+        return _left(self.budget.daily_micros, self.spent_today_micros)
+
+
+def _left(budget_micros: int | None, spent_micros: int) -> int | None:
+    # a budget that was lowered under what is spent already has nothing left
+    return None if budget_micros is None else max(0, budget_micros - spent_micros)
+
+
 def total(figures: Iterable[Figures]) -> Figures:
     """The sum of `figures`."""
     rows = list(figures)
@@ -83,9 +111,7 @@ def by_ad(days: Iterable[DayCounts]) -> dict[str, Figures]:
     return _summed((ad_id, figures) for counts in days for ad_id, figures in counts.ads.items())
 
 
-def by_advertiser(
-    ads: Mapping[str, Figures], advertisers: Mapping[str, str]
-) -> dict[str, Figures]:
+def by_advertiser(ads: Mapping[str, Figures], advertisers: Mapping[str, str]) -> dict[str, Figures]:
     """A row for each advertiser; of ads that are nobody's any more the row is `""`."""
     return _summed((advertisers.get(ad_id, ""), figures) for ad_id, figures in ads.items())
 

@@ -6,6 +6,8 @@ Keys, in the catalogue's hash slot; days and hours are those of the deployment's
     {ns}:count:hour:<YYYY-MM-DD>  hash of spend\\x1f<ad_id>\\x1f<HH> to micros
     {ns}:count:advertisers        hash of ad_id to the advertiser it was last shown for
 
+and of others, read for what is left of budgets: `advertisers`, `spent:advertisers:…`.
+
 Metrics are `eligible`, `shown`, `excluded.<reason>`, counted here with each answer, and `clicks`,
 `impressions_charged`, `spend` (micros), counted by the charge. `answers`, `held_out` and
 `excluded.unknown` belong to no ad: their id is empty, for callers may ask for any number of ads
@@ -23,8 +25,9 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from service.auction.ad import Budget
 from service.auction.eligibility import Exclusion
-from service.auction.figures import DayCounts, Figures
+from service.auction.figures import NO_LIMIT, Account, DayCounts, Figures
 from service.store.connection import Store
 
 KEPT_S = 400 * 86_400
@@ -72,7 +75,8 @@ class Counters:
 
     def __init__(self, store: Store, namespace: str) -> None:
         self._store = store
-        self._prefix = f"{{{namespace}}}:count"
+        self._namespace = f"{{{namespace}}}"
+        self._prefix = f"{self._namespace}:count"
         self._advertisers_key = f"{self._prefix}:advertisers"
 
     async def record(self, day: date, served: Served) -> None:
@@ -137,6 +141,28 @@ class Counters:
             pairs = zip(some, values, strict=True)
             found.update((ad_id, raw.decode()) for ad_id, raw in pairs if raw is not None)
         return found
+
+    async def advertiser_accounts(
+        self, advertiser_ids: Sequence[str], day: date
+    ) -> Mapping[str, Account]:
+        """What advertisers may spend, and have spent in all and on `day`.
+
+        One that was never entered has no limits.
+        """
+        names = ("advertisers", "spent:advertisers:total", f"spent:advertisers:{day.isoformat()}")
+        accounts: dict[str, Account] = {}
+        for start in range(0, len(advertiser_ids), _CHUNK):
+            some = list(advertiser_ids[start : start + _CHUNK])
+            entered, totals, todays = [
+                await self._store.run(methodcaller("hmget", f"{self._namespace}:{name}", some))
+                for name in names
+            ]
+            for one, raw, total, today in zip(some, entered, totals, todays, strict=True):
+                budget = (
+                    NO_LIMIT if raw is None else Budget.model_validate(json.loads(raw)["budget"])
+                )
+                accounts[one] = Account(one, budget, int(total or 0), int(today or 0))
+        return accounts
 
     def _day_key(self, day: date) -> str:
         return f"{self._prefix}:{day.isoformat()}"

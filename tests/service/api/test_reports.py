@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -141,6 +142,28 @@ class TestJson:
     async def test_currency_and_time_zone_are_told(self, client: httpx.AsyncClient) -> None:
         report = (await client.get("/reports", params=WEEK)).json()
         assert (report["currency"], report["timezone"]) == ("EUR", "Asia/Tokyo")
+
+
+async def test_what_is_left_of_an_advertisers_budgets(
+    client: httpx.AsyncClient, counters: Counters, store: Store, namespace: str
+) -> None:
+    tokyo = (datetime.now(UTC) + timedelta(hours=9)).date()
+    for advertiser in ("adv_1", "adv_2"):
+        shown = {f"Ad-of-{advertiser}": advertiser}
+        await counters.record(tokyo, Served(shown=shown))
+    entered = json.dumps({"advertiser_id": "adv_1", "budget": {"total": "20", "daily": "5"}})
+    key = f"{{{namespace}}}:advertisers"
+    await store.run(lambda redis: redis.hset(key, "adv_1", entered))
+    await store.run(
+        lambda redis: redis.hset(f"{{{namespace}}}:spent:advertisers:total", "adv_1", 3_000_000)
+    )
+    await store.run(
+        lambda redis: redis.hset(f"{{{namespace}}}:spent:advertisers:{tokyo}", "adv_1", 1_000_000)
+    )
+    first, second = (await client.get("/reports", params={"by": "advertiser"})).json()["rows"]
+    assert first["remaining_total"] == amount(17_000_000, "17")
+    assert first["remaining_daily"] == amount(4_000_000, "4")
+    assert (second["advertiser_id"], second["remaining_total"]) == ("adv_2", None)
 
 
 async def test_what_is_left_counts_today_in_the_deployments_time_zone(

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import date
 
+import httpx
 import pytest
 import typer
 import uvicorn
@@ -90,8 +91,12 @@ async def test_by_advertiser(run: Run) -> None:
     assert "adv-a" in (await run("--by", "advertiser", *WEEK)).stdout
 
 
-async def test_csv_is_what_the_service_sends_and_nothing_else(run: Run) -> None:
-    lines = list(csv.DictReader(io.StringIO((await run("--csv", *WEEK)).stdout)))
+async def test_csv_is_what_the_service_sends_and_nothing_else(run: Run, url: str) -> None:
+    shown = (await run("--csv", *WEEK)).stdout_bytes.decode()
+    async with httpx.AsyncClient(base_url=url) as client:
+        query = {"from": WEEK[1], "to": WEEK[3], "format": "csv"}
+        assert shown == (await client.get("/reports", params=query)).text
+    lines = list(csv.DictReader(io.StringIO(shown)))
     assert [(line["ad_id"], line["spend"]) for line in lines] == [("Ad-1", "2.5"), ("Ad-2", "0")]
 
 

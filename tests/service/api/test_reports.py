@@ -125,6 +125,15 @@ class TestJson:
         assert [day["shown"] for day in days] == [2, 2, 0, 0, 0, 0, 0]
         assert [day["spend"]["micros"] for day in days] == [2_500_001, 0, 0, 0, 0, 0, 0]
 
+    async def test_candidates_that_do_not_exist_count_in_days_and_total_only(
+        self, client: httpx.AsyncClient, counters: Counters
+    ) -> None:
+        await counters.record(MONDAY, Served(excluded=[("Ad-404", "unknown")]))
+        assert (await rows(client, by="day"))[0]["excluded"] == {"policy": 2, "unknown": 1}
+        report = (await client.get("/reports", params=WEEK)).json()
+        assert report["total"]["excluded"] == {"policy": 3, "unknown": 1}
+        assert "Ad-404" not in [row["ad_id"] for row in report["rows"]]
+
     async def test_days_outside_are_left_out(self, client: httpx.AsyncClient) -> None:
         report = (await client.get("/reports", params={"from": TUESDAY, "to": TUESDAY})).json()
         assert (report["answers"], report["answers_held_out"]) == (3, 1)

@@ -4,10 +4,14 @@ Pure: the same bids and records give the same decision. The checks, in their ord
 
     duplicate         another bid of the same ad stands; the highest does, of equals the first
     unknown           no such ad in the catalogue
-    paused            the advertiser has paused it
+    paused            the ad is paused, or its advertiser with all of its ads
     policy            the query holds one of the ad's blocked topics
     below_floor       the bid is under the deployment's floor or the ad's reserve
-    budget_exhausted  one more click at this bid would overspend the total or the daily budget
+    frequency_capped  this user has been shown the ad as often as the deployment allows
+    budget_exhausted  one more event at this bid would overspend the total or the daily budget of
+                      the ad or of its advertiser
+    paced             today's spend is ahead of the day, and the draw fell out against the ad
+                      (`service/auction/pacing.py`)
     invalid_title     its title could be read as another eligible ad's marker
 """
 
@@ -20,7 +24,10 @@ from enum import StrEnum
 from functools import lru_cache
 
 from models.contract.markers import MarkedAd, ambiguous_titles
-from service.auction.ad import Ad
+from service.auction.ad import Ad, Budget
+from service.auction.advertiser import Advertiser
+from service.auction.pacing import Pace
+from service.auction.price import price_micros
 
 
 class Exclusion(StrEnum):
@@ -31,6 +38,7 @@ class Exclusion(StrEnum):
     BUDGET_EXHAUSTED = "budget_exhausted"
     BELOW_FLOOR = "below_floor"
     FREQUENCY_CAPPED = "frequency_capped"
+    PACED = "paced"
     POLICY = "policy"
     INVALID_TITLE = "invalid_title"
     DUPLICATE = "duplicate"
@@ -47,23 +55,82 @@ class Bid:
 
 
 @dataclass(frozen=True, slots=True)
+class AdvertiserRecord:
+    """An advertiser with what was taken from its budget so far, and on the day of the request.
+
+    `advertiser` is None where it was never entered: then it is active and has no limits.
+    """
+
+    advertiser: Advertiser | None = None
+    spent_total_micros: int = 0
+    spent_today_micros: int = 0
+
+
+NEVER_ENTERED = AdvertiserRecord()
+
+
+@dataclass(frozen=True, slots=True)
 class AdRecord:
-    """An ad with what was taken from its budget so far, and on the day of the request."""
+    """An ad with what was taken from its budget so far, and on the day of the request.
+
+    shown_count: how often the user was shown it in the deployment's window.
+    """
 
     ad: Ad
     spent_total_micros: int = 0
     spent_today_micros: int = 0
+    advertiser: AdvertiserRecord = NEVER_ENTERED
+    shown_count: int = 0
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the ad or its advertiser is paused."""
+        advertiser = self.advertiser.advertiser
+        return self.ad.status == "paused" or (
+            advertiser is not None and advertiser.status == "paused"
+        )
 
     def can_pay(self, price_micros: int) -> bool:
-        """Whether both budgets still cover `price_micros`."""
-        budget = self.ad.budget
-        return (
-            budget.total_micros is None
-            or self.spent_total_micros + price_micros <= budget.total_micros
-        ) and (
-            budget.daily_micros is None
-            or self.spent_today_micros + price_micros <= budget.daily_micros
+        """Whether all budgets, the ad's and its advertiser's, still cover `price_micros`."""
+        return all(
+            (budget.total_micros is None or total + price_micros <= budget.total_micros)
+            and (budget.daily_micros is None or today + price_micros <= budget.daily_micros)
+            for budget, total, today in self._purses()
         )
+
+    def may_go_on(self, pace: Pace) -> bool:
+        """Whether pacing lets the ad take part; one draw counts for its and the advertiser's."""
+        return all(
+            pace.lets(self.ad.ad_id, today, budget.daily_micros)
+            for budget, _, today in self._purses()
+            if budget.daily_micros is not None
+        )
+
+    def _purses(self) -> list[tuple[Budget, int, int]]:
+        """Each budget that pays, with its spend in all and today."""
+        purses = [(self.ad.budget, self.spent_total_micros, self.spent_today_micros)]
+        payer = self.advertiser
+        if payer.advertiser is not None:
+            purses.append(
+                (payer.advertiser.budget, payer.spent_total_micros, payer.spent_today_micros)
+            )
+        return purses
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a deployment asks of every candidate, beside its floor.
+
+    frequency_cap: the most times that a user is shown an ad in the window; None: no cap. pace:
+    even pacing, None: none. pctr: the click rate where impressions are paid for, else None.
+    """
+
+    frequency_cap: int | None = None
+    pace: Pace | None = None
+    pctr: float | None = None
+
+
+NO_TERMS = Terms()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +150,11 @@ class Excluded:
 
 
 def decide(
-    bids: Sequence[Bid], records: Mapping[str, AdRecord], floor_micros: int, query: str
+    bids: Sequence[Bid],
+    records: Mapping[str, AdRecord],
+    floor_micros: int,
+    query: str,
+    terms: Terms = NO_TERMS,
 ) -> tuple[list[EligibleAd], list[Excluded]]:
     """Divide `bids` into eligible and excluded ads; the eligible stay in the order given.
 
@@ -98,7 +169,7 @@ def decide(
             excluded.append(Excluded(bid.ad_id, Exclusion.DUPLICATE))
             continue
         record = records.get(bid.ad_id)
-        reason = _objection(bid, record, floor_micros, words)
+        reason = _objection(bid, record, floor_micros, words, terms)
         if record is None or reason is not None:
             excluded.append(Excluded(bid.ad_id, reason or Exclusion.UNKNOWN))
         else:
@@ -132,18 +203,22 @@ def _standing(bids: Sequence[Bid]) -> dict[str, int]:
 
 
 def _objection(
-    bid: Bid, record: AdRecord | None, floor_micros: int, words: str
+    bid: Bid, record: AdRecord | None, floor_micros: int, words: str, terms: Terms
 ) -> Exclusion | None:
     if record is None:
         return Exclusion.UNKNOWN
-    if record.ad.status == "paused":
+    if record.is_paused:
         return Exclusion.PAUSED
     if any(_is_mentioned(topic, words) for topic in record.ad.blocked_topics):
         return Exclusion.POLICY
     if bid.bid_micros < max(floor_micros, record.ad.reserve_micros):
         return Exclusion.BELOW_FLOOR
-    if not record.can_pay(bid.bid_micros):
+    if terms.frequency_cap is not None and record.shown_count >= terms.frequency_cap:
+        return Exclusion.FREQUENCY_CAPPED
+    if not record.can_pay(price_micros(bid.bid_micros, terms.pctr)):
         return Exclusion.BUDGET_EXHAUSTED
+    if terms.pace is not None and not record.may_go_on(terms.pace):
+        return Exclusion.PACED
     return None
 
 

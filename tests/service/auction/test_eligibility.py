@@ -6,15 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.auction.ad import Ad
+from service.auction.advertiser import Advertiser
 from service.auction.eligibility import (
     AdRecord,
+    AdvertiserRecord,
     Bid,
     EligibleAd,
     Excluded,
     Exclusion,
+    Terms,
     candidate_order,
     decide,
 )
+from service.auction.pacing import LEAD, Pace, draw
 
 MakeAd = Callable[..., Ad]
 UNIT = 1_000_000
@@ -76,6 +80,111 @@ def test_a_budget_must_cover_one_more_click(
 ) -> None:
     ad = make_ad(budget=budget)
     assert verdict(ad, spent_total_micros=total, spent_today_micros=today) is reason
+
+
+class TestAdvertisers:
+    @staticmethod
+    def verdict(ad: Ad, advertiser: dict[str, Any], total: int = 0, today: int = 0) -> str | None:
+        """Why a bid of 1 unit is excluded that this advertiser has to pay."""
+        entered = Advertiser.model_validate({"advertiser_id": "adv-trailhead", **advertiser})
+        record = AdRecord(ad, advertiser=AdvertiserRecord(entered, total, today))
+        _, excluded = decide([Bid("Ad-1", UNIT)], {"Ad-1": record}, 0, "")
+        return excluded[0].reason if excluded else None
+
+    def test_a_paused_one_has_none_of_its_ads_shown(self, make_ad: MakeAd) -> None:
+        assert self.verdict(make_ad(), {"status": "active"}) is None
+        assert self.verdict(make_ad(), {"status": "paused"}) is Exclusion.PAUSED
+
+    @pytest.mark.parametrize(
+        ("budget", "total", "today", "reason"),
+        [
+            ({}, 10**12, 10**12, None),
+            ({"total": 3}, 2 * UNIT, 0, None),
+            ({"total": 3}, 2 * UNIT + 1, 0, Exclusion.BUDGET_EXHAUSTED),
+            ({"daily": 3}, 10**12, 2 * UNIT, None),
+            ({"daily": 3}, 10**12, 2 * UNIT + 1, Exclusion.BUDGET_EXHAUSTED),
+        ],
+    )
+    def test_its_budgets_must_cover_one_more_event_too(
+        self,
+        make_ad: MakeAd,
+        budget: dict[str, Any],
+        total: int,
+        today: int,
+        reason: Exclusion | None,
+    ) -> None:
+        ad = make_ad(budget={"total": 10**6, "daily": 10**6})
+        assert self.verdict(ad, {"budget": budget}, total, today) is reason
+
+
+def test_where_impressions_are_paid_for_the_budget_must_cover_an_impression(
+    make_ad: MakeAd,
+) -> None:
+    records = {"Ad-1": AdRecord(make_ad(budget={"total": "0.1"}))}
+    bids = [Bid("Ad-1", UNIT)]
+    assert decide(bids, records, 0, "")[1] == [Excluded("Ad-1", Exclusion.BUDGET_EXHAUSTED)]
+    assert decide(bids, records, 0, "", Terms(pctr=0.1))[1] == []
+    assert decide(bids, records, 0, "", Terms(pctr=0.2))[1] != []
+
+
+@pytest.mark.parametrize(
+    ("shown", "cap", "reason"),
+    [
+        (2, 3, None),
+        (3, 3, Exclusion.FREQUENCY_CAPPED),
+        (9, 3, Exclusion.FREQUENCY_CAPPED),
+        (9, None, None),
+    ],
+)
+def test_frequency_cap(
+    make_ad: MakeAd, shown: int, cap: int | None, reason: Exclusion | None
+) -> None:
+    records = {"Ad-1": AdRecord(make_ad(), shown_count=shown)}
+    excluded = decide([Bid("Ad-1", UNIT)], records, 0, "", Terms(frequency_cap=cap))[1]
+    assert [e.reason for e in excluded] == ([] if reason is None else [reason])
+
+
+class TestPacing:
+    @staticmethod
+    def shown(record: AdRecord, elapsed: float, answers: int = 400) -> float:
+        """The share of answers that the ad takes part in."""
+        count = 0
+        for number in range(answers):
+            terms = Terms(pace=Pace(elapsed, f"resp_{number}", b"salt"))
+            eligible, excluded = decide([Bid("Ad-1", 1)], {"Ad-1": record}, 0, "", terms)
+            assert [e.reason for e in excluded] in ([], [Exclusion.PACED])
+            count += len(eligible)
+        return count / answers
+
+    def test_an_ad_ahead_of_the_day_takes_part_in_some_answers(self, make_ad: MakeAd) -> None:
+        ad = make_ad(budget={"daily": 1})
+        assert self.shown(AdRecord(ad, spent_today_micros=UNIT // 2), elapsed=0.5) == 1
+        halfway = int((0.5 + LEAD / 2) * UNIT)
+        assert 0.4 < self.shown(AdRecord(ad, spent_today_micros=halfway), elapsed=0.5) < 0.6
+        assert self.shown(AdRecord(ad, spent_today_micros=UNIT * 6 // 10), elapsed=0.5) == 0
+
+    def test_an_ad_without_a_daily_budget_takes_part_in_all(self, make_ad: MakeAd) -> None:
+        assert self.shown(AdRecord(make_ad(budget={"total": 1}), 500_000, 500_000), 0.0) == 1
+
+    def test_the_advertisers_daily_budget_is_paced_too_with_the_same_draw(
+        self, make_ad: MakeAd
+    ) -> None:
+        budget = {"budget": {"daily": 1}}
+        payer = Advertiser.model_validate({"advertiser_id": "adv-trailhead", **budget})
+        halfway = int((0.5 + LEAD / 2) * UNIT)
+        ad = make_ad(**budget)
+        record = AdRecord(ad, halfway, halfway, AdvertiserRecord(payer, halfway, halfway))
+        # two draws would leave a quarter
+        assert 0.4 < self.shown(record, elapsed=0.5) < 0.6
+        alone = AdRecord(make_ad(), advertiser=AdvertiserRecord(payer, UNIT, UNIT * 9 // 10))
+        assert self.shown(alone, elapsed=0.5) == 0
+
+    def test_the_draw_can_be_reckoned_again(self, make_ad: MakeAd) -> None:
+        halfway = int((0.5 + LEAD / 2) * UNIT)
+        record = AdRecord(make_ad(budget={"daily": 1}), spent_today_micros=halfway)
+        terms = Terms(pace=Pace(0.5, "resp_7", b"salt"))
+        eligible, _ = decide([Bid("Ad-1", 1)], {"Ad-1": record}, 0, "", terms)
+        assert bool(eligible) is (draw(b"salt", "resp_7", "Ad-1") < 0.5)
 
 
 @pytest.mark.parametrize(

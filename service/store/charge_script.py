@@ -1,0 +1,62 @@
+"""The script that charges: all or nothing, in the server.
+
+Its keys and arguments are those of `Ledger`, in `service/store/ledger.py`, which alone runs it.
+Numbers in Lua are doubles; sums are taken by HINCRBY on integers, and are compared only with
+budgets of up to 1e15 micros, where doubles are exact.
+"""
+
+from hashlib import sha1
+
+CHARGE = """
+local ad_id, advertiser_id, price = ARGV[1], ARGV[2], tonumber(ARGV[6])
+
+local held = redis.call('HGET', KEYS[1], ad_id)
+if held then return {'duplicate', held} end
+
+local ad = redis.call('HGET', KEYS[3], ad_id)
+if not ad then return {'budget_exhausted'} end
+
+local left
+local function take(amount, key, id)
+  if type(amount) ~= 'string' then return true end
+  -- a decimal of at most 6 places: the nearest double, times 1e6, rounds to the exact micros
+  local limit = math.floor(tonumber(amount) * 1000000 + 0.5)
+  local rest = limit - tonumber(redis.call('HGET', key, id) or '0') - price
+  if not left or rest < left then left = rest end
+  return rest >= 0
+end
+local function covered(raw, total_key, day_key, id)
+  if not raw then return true end
+  local budget = cjson.decode(raw).budget
+  return take(budget.total, total_key, id) and take(budget.daily, day_key, id)
+end
+local advertiser = redis.call('HGET', KEYS[4], advertiser_id)
+if not covered(ad, KEYS[5], KEYS[6], ad_id)
+  or not covered(advertiser, KEYS[7], KEYS[8], advertiser_id)
+then return {'budget_exhausted'} end
+
+redis.call('HINCRBY', KEYS[5], ad_id, ARGV[6])
+redis.call('HINCRBY', KEYS[6], ad_id, ARGV[6])
+redis.call('HINCRBY', KEYS[7], advertiser_id, ARGV[6])
+redis.call('HINCRBY', KEYS[8], advertiser_id, ARGV[6])
+local record = table.concat({ARGV[4], ARGV[5], ARGV[6], ARGV[10], ARGV[11]}, '\\31')
+redis.call('HSET', KEYS[1], ad_id, record)
+redis.call('EXPIRE', KEYS[1], ARGV[12])
+local entry = {
+  'charge_id', ARGV[4], 'response_id', ARGV[3], 'ad_id', ad_id, 'advertiser_id', advertiser_id,
+  'event', ARGV[5], 'price', ARGV[6], 'bid', ARGV[7], 'position', ARGV[8], 'day', ARGV[9],
+  'at', ARGV[10],
+}
+if left then
+  entry[#entry + 1] = 'left'
+  entry[#entry + 1] = string.format('%.0f', left)
+end
+redis.call('XADD', KEYS[2], '*', unpack(entry))
+redis.call('HINCRBY', KEYS[9], ARGV[13] .. '\\31' .. ad_id, 1)
+redis.call('HINCRBY', KEYS[9], 'spend\\31' .. ad_id, ARGV[6])
+redis.call('HINCRBY', KEYS[10], 'spend\\31' .. ad_id .. '\\31' .. ARGV[14], ARGV[6])
+return {'charged'}
+"""
+
+CHARGE_SHA1 = sha1(CHARGE.encode(), usedforsecurity=False).hexdigest()
+"""Its name in the server's script cache."""

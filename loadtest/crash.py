@@ -44,6 +44,9 @@ _ADS = 5
 _AGAIN = 50
 """Clicks of earlier rounds that are repeated in each round."""
 
+_NOT_CHARGED = frozenset({"duplicate", "budget_exhausted", "invalid"})
+"""`invalid`: the store was away when the answer was to be recorded, so that it is never billed."""
+
 _SECONDS_OF_LOAD = (0.1, 1.0)
 Json = dict[str, Any]
 Place = tuple[str, str]
@@ -82,7 +85,7 @@ class Journal:
             if charge != (click.told or charge):
                 self.wrong.append(f"{place}: told {click.told}, then {charge}")
             click.told = charge
-        elif state not in {"duplicate", "budget_exhausted"}:
+        elif state not in _NOT_CHARGED or (state == "invalid" and click.told):
             self.wrong.append(f"{place}: a good token was answered {state}")
 
     def compare(self, ledger: Sequence[Json], spent: Mapping[str, int]) -> None:
@@ -236,6 +239,8 @@ async def run(options: argparse.Namespace) -> int:
                     progress.advance(task)
         finally:
             await service.stop()
+    if not any(clicked.told for clicked in journal.clicks.values()):
+        journal.wrong.append("nothing was ever charged")
     report(journal, killed, time.monotonic() - begun)
     if journal.wrong:
         Console(stderr=True).print(f"state kept in {state_dir}", highlight=False)

@@ -30,6 +30,10 @@ class TestTake:
         journal.take(PLACE, REPLAYED)
         assert journal.clicks[PLACE].told == {"charge_id": "c-1", "price": 5}
 
+    def test_an_answer_that_left_no_record_is_not_billed(self, journal: Journal) -> None:
+        journal.take(PLACE, {"state": "invalid", "replayed": False})
+        assert journal.wrong == []
+
     @pytest.mark.parametrize(
         "second",
         [

@@ -39,7 +39,9 @@ from rich.table import Table
 from loadtest.own_service import NAMESPACE, OwnService, run_fake_vllm
 
 TARGETS = ("service", "valkey", "both")
-_TIGHT_BUDGET = 20
+_TIGHT_AD, _TIGHT_BUDGET = "Ad-0", 20
+"""Whose budget is soon at its end; in units."""
+
 _ADS = 5
 _AGAIN = 50
 """Clicks of earlier rounds that are repeated in each round."""
@@ -104,6 +106,8 @@ class Journal:
         for place, click in self.clicks.items():
             if click.told and by_place.get(place) != click.told:
                 self.wrong.append(f"{place}: told {click.told}, ledger has {by_place.get(place)}")
+        if spent.get(_TIGHT_AD, 0) > _TIGHT_BUDGET * 1_000_000:
+            self.wrong.append(f"{_TIGHT_AD}: {spent[_TIGHT_AD]} taken from {_TIGHT_BUDGET} units")
         if dict(taken) != dict(spent):
             self.wrong.append(f"budgets: {dict(spent)} taken, {dict(taken)} in the ledger")
 
@@ -210,14 +214,15 @@ async def enter_ads(service: OwnService) -> None:
     """A few ads without limits, and one whose budget is soon at its end."""
     async with httpx.AsyncClient(base_url=service.url) as http:
         for number in range(_ADS):
+            ad_id = f"Ad-{number}"
             ad = {
                 "title": f"Boots {number}",
                 "category": "boots",
                 "landing_url": "https://boots.example/",
                 "advertiser_id": f"adv-{number % 2}",
-                "budget": {"total": _TIGHT_BUDGET} if number == 0 else {},
+                "budget": {"total": _TIGHT_BUDGET} if ad_id == _TIGHT_AD else {},
             }
-            (await http.put(f"/ads/Ad-{number}", json=ad)).raise_for_status()
+            (await http.put(f"/ads/{ad_id}", json=ad)).raise_for_status()
 
 
 async def run(options: argparse.Namespace) -> int:

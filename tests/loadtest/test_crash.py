@@ -85,6 +85,13 @@ class TestCompare:
         journal.compare(ledger, spent)
         assert journal.wrong
 
+    def test_an_overspent_budget_is_wrong(self, journal: Journal) -> None:
+        place = ("resp_2", "Ad-0")
+        journal.clicks[place] = Click("token", 20_000_001, is_sent=True)
+        entry = {"response_id": "resp_2", "ad_id": "Ad-0", "charge_id": "c-2", "price": 20_000_001}
+        journal.compare([entry], {"Ad-0": 20_000_001})
+        assert journal.wrong
+
     def test_a_charge_before_any_click_is_wrong(self, journal: Journal) -> None:
         journal.clicks[PLACE].is_sent = False
         journal.compare([ENTRY], {"Ad-1": 5})

@@ -63,7 +63,7 @@ class Showings:
         Sent twice it counts once.
         """
         members = [f"{ad_id}\x1f{response_id}" for ad_id in ad_ids]
-        arguments = (_epoch_ms(at), self._window_ms, MAX_SHOWINGS, *members)
+        arguments: tuple[str | int, ...] = (_epoch_ms(at), self._window_ms, MAX_SHOWINGS, *members)
         return redis.eval(_SHOW, 1, self._prefix + user, *arguments)
 
     async def read(self, user: str) -> list[Showing]:

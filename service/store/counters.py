@@ -25,7 +25,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from service.auction.ad import Budget
+from service.auction.advertiser import Advertiser
 from service.auction.eligibility import Exclusion
 from service.auction.figures import NO_LIMIT, Account, DayCounts, Figures
 from service.store.connection import Store
@@ -158,9 +158,7 @@ class Counters:
                 for name in names
             ]
             for one, raw, total, today in zip(some, entered, totals, todays, strict=True):
-                budget = (
-                    NO_LIMIT if raw is None else Budget.model_validate(json.loads(raw)["budget"])
-                )
+                budget = NO_LIMIT if raw is None else Advertiser.model_validate_json(raw).budget
                 accounts[one] = Account(one, budget, int(total or 0), int(today or 0))
         return accounts
 

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -14,7 +13,9 @@ from fastapi import FastAPI
 
 from service.api import problems, reports
 from service.auction.ad import Ad
+from service.auction.advertiser import Advertiser
 from service.settings import Settings
+from service.store.advertisers import Advertisers
 from service.store.catalog import Catalog
 from service.store.connection import Store, StoreUnavailable
 from service.store.counters import Counters, Served
@@ -160,9 +161,9 @@ async def test_what_is_left_of_an_advertisers_budgets(
     for advertiser in ("adv_1", "adv_2"):
         shown = {f"Ad-of-{advertiser}": advertiser}
         await counters.record(tokyo, Served(shown=shown))
-    entered = json.dumps({"advertiser_id": "adv_1", "budget": {"total": "20", "daily": "5"}})
-    key = f"{{{namespace}}}:advertisers"
-    await store.run(lambda redis: redis.hset(key, "adv_1", entered))
+    budget = {"total": "20", "daily": "5"}
+    entered = Advertiser.model_validate({"advertiser_id": "adv_1", "budget": budget})
+    await Advertisers(store, namespace).put(entered)
     await store.run(
         lambda redis: redis.hset(f"{{{namespace}}}:spent:advertisers:total", "adv_1", 3_000_000)
     )

@@ -4,14 +4,18 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable
-from datetime import date
+from datetime import date, datetime
+from zoneinfo import ZoneInfo
 
 import pytest
 from redis.asyncio import Redis
 
+from service.auction.ad import Ad
 from service.auction.figures import Figures
+from service.store.catalog import Catalog
 from service.store.connection import Store, StoreUnavailable
 from service.store.counters import Counters, Served
+from service.store.ledger import ChargeRequest, Ledger
 
 MONDAY, TUESDAY = date(2030, 1, 7), date(2030, 1, 8)
 SERVED = Served(
@@ -68,6 +72,44 @@ async def test_charges_stand_beside_the_showings(
     assert (await counters.read(MONDAY)).ads["Ad-1"] == Figures(
         eligible=1, shown=1, clicks=2, impressions_charged=1, spend_micros=3_000_000
     )
+
+
+async def test_what_the_ledger_charges_is_what_is_counted(
+    counters: Counters,
+    catalog: Catalog,
+    store: Store,
+    namespace: str,
+    make_ad: Callable[..., Ad],
+) -> None:
+    await catalog.put(make_ad("Ad-1", advertiser_id="adv-1", budget={"total": 5}))
+    await counters.record(MONDAY, SERVED)
+    ledger = Ledger(store, namespace)
+    late = datetime(2030, 1, 7, 23, 59, tzinfo=ZoneInfo("Asia/Tokyo"))
+    states = [
+        (
+            await ledger.charge(
+                ChargeRequest(
+                    response_id=f"resp_{number}",
+                    ad_id="Ad-1",
+                    advertiser_id="adv-1",
+                    event=event,
+                    price_micros=2_000_000,
+                    bid_micros=2_000_000,
+                    position=0,
+                    at=late,
+                    dedupe_ttl_s=60,
+                )
+            )
+        ).state
+        for number, event in enumerate(("click", "impression", "click"))
+    ]
+    assert states == ["charged", "charged", "budget_exhausted"]
+    assert (await counters.read(MONDAY)).ads["Ad-1"] == Figures(
+        eligible=1, shown=1, clicks=1, impressions_charged=1, spend_micros=4_000_000
+    )
+    assert await counters.spend_by_hour(MONDAY) == {"Ad-1": {23: 4_000_000}}
+    account = (await counters.advertiser_accounts(["adv-1"], MONDAY))["adv-1"]
+    assert (account.spent_total_micros, account.spent_today_micros) == (4_000_000, 4_000_000)
 
 
 async def test_held_out_answers_are_counted_among_all(counters: Counters) -> None:

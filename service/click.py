@@ -1,0 +1,86 @@
+"""One click, from its signed terms to its charge. Knows nothing of HTTP.
+
+A click is charged once, at the price that the answer promised, until the terms expire, and only
+where the answer was recorded: what left no receipt is never billed. Pausing or changing the ad
+since makes no difference; one that was deleted has no budget left to pay with.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from zoneinfo import ZoneInfo
+
+from service.auction.click_token import ClickTerms
+from service.services import Services
+from service.store.click_targets import ClickTarget
+from service.store.ledger import ChargeRequest, ChargeState
+
+_AFTERLIFE_S = 86_400
+"""For how much longer a charge is known than it can be repeated or looked up."""
+
+
+class ClickOutcome(StrEnum):
+    """What became of a click. Doubles as a metric label, beside NoClick's."""
+
+    CHARGED = "charged"
+    DUPLICATE = "duplicate"
+    EXPIRED = "expired"
+    BUDGET_EXHAUSTED = "budget_exhausted"
+    UNRECORDED = "unrecorded"
+    """The answer left no receipt: it is still being written, or was lost with the store."""
+    FORGED = "forged"
+    STORE_UNAVAILABLE = "store_unavailable"
+
+
+_OUTCOMES = {
+    ChargeState.CHARGED: ClickOutcome.CHARGED,
+    ChargeState.DUPLICATE: ClickOutcome.DUPLICATE,
+    ChargeState.BUDGET_EXHAUSTED: ClickOutcome.BUDGET_EXHAUSTED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a click came to. Of a duplicate with the first one's `client_event_id`, `is_replayed`,
+    and charge and amount are the first one's."""
+
+    outcome: ClickOutcome
+    charge_id: str | None = None
+    amount_micros: int = 0
+    is_replayed: bool = False
+
+
+async def settle(
+    terms: ClickTerms,
+    target: ClickTarget,
+    services: Services,
+    now: datetime,
+    client_event_id: str | None = None,
+) -> Settled:
+    """Charge a click on `terms`, which must be genuine. Raises StoreUnavailable.
+
+    target: where the click leads, as the store said.
+    """
+    if now.timestamp() >= terms.expires_at:
+        return Settled(ClickOutcome.EXPIRED)
+    if target.advertiser_id is None:
+        return Settled(ClickOutcome.UNRECORDED)
+    settings = services.settings
+    lives_s = max(terms.expires_at - int(now.timestamp()), settings.receipts.retention_s)
+    charged = await services.ledger.charge(
+        ChargeRequest(
+            response_id=terms.response_id,
+            ad_id=terms.ad_id,
+            advertiser_id=target.advertiser_id,
+            event=terms.event,
+            price_micros=terms.price_micros,
+            bid_micros=terms.price_micros,
+            position=terms.position,
+            at=now.astimezone(ZoneInfo(settings.auction.timezone)),
+            dedupe_ttl_s=lives_s + _AFTERLIFE_S,
+            client_event_id=client_event_id,
+        )
+    )
+    return Settled(
+        _OUTCOMES[charged.state], charged.charge_id, charged.amount_micros, charged.replayed
+    )

@@ -1,0 +1,104 @@
+"""Where clicks lead and whom they are charged to, whatever became of the ad since.
+
+Keys, in the catalogue's hash slot:
+
+    {ns}:shown_ads:<response_id>  hash of ad_id to `[advertiser_id, landing_url]` as JSON; kept
+                                  longer than its charges can be made
+    {ns}:landings                 hash of ad_id to the landing page that it was last shown with
+
+The first says that the answer was recorded, and for whom the ad was in it. The second lets old
+links lead somewhere when the ad is deleted and the answer forgotten. Neither holds a user.
+"""
+
+import json
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import TypeAdapter, ValidationError
+from redis.asyncio import Redis
+
+from service.auction.ad import Ad, Url
+from service.store.connection import Store
+
+_GRACE_S = 86_400
+_REMEMBERED = 10_000
+_LANDING = TypeAdapter(Url)
+
+
+@dataclass(frozen=True, slots=True)
+class ClickTarget:
+    """landing_url: None where nothing is known of the ad. advertiser_id: whose ad it was when it
+    was shown; None where no record says that it was shown."""
+
+    landing_url: str | None
+    advertiser_id: str | None
+
+
+class ClickTargets:
+    """charge_ttl_s: how long after an answer its clicks are charged."""
+
+    def __init__(self, store: Store, namespace: str, charge_ttl_s: int) -> None:
+        self._store = store
+        self._prefix = f"{{{namespace}}}:"
+        self._ttl_s = charge_ttl_s + _GRACE_S
+        self._remembered: OrderedDict[str, str] = OrderedDict()
+
+    def write(self, redis: Redis, response_id: str, ads: Sequence[Ad]) -> None:
+        """Put the commands that keep the shown `ads` on a pipeline; none where there are no ads."""
+        if not ads:
+            return
+        shown_key = self._shown_key(response_id)
+        for ad in ads:
+            redis.hset(shown_key, ad.ad_id, json.dumps([ad.advertiser_id, ad.landing_url]))
+            redis.hset(f"{self._prefix}landings", ad.ad_id, ad.landing_url)
+            self._remember(ad.ad_id, ad.landing_url)
+        redis.expire(shown_key, self._ttl_s)
+
+    async def find(self, response_id: str, ad_id: str) -> ClickTarget:
+        """Where a click leads now, in one round trip. Raises StoreUnavailable."""
+
+        async def read(redis: Redis) -> list[bytes | None]:
+            pipeline = redis.pipeline(transaction=False)
+            pipeline.hget(f"{self._prefix}ads", ad_id)
+            pipeline.hget(self._shown_key(response_id), ad_id)
+            pipeline.hget(f"{self._prefix}landings", ad_id)
+            return await pipeline.execute()
+
+        entered, shown, last = await self._store.run(read)
+        advertiser_id, shown_url = json.loads(shown) if shown else (None, None)
+        candidates = (_landing_of(entered), shown_url, last.decode() if last else None)
+        landing_url = next((url for url in candidates if _is_landing(url)), None)
+        if landing_url is not None:
+            self._remember(ad_id, landing_url)
+        return ClickTarget(landing_url, advertiser_id)
+
+    def remembered(self, ad_id: str) -> str | None:
+        """The landing page that this process last saw, for when the store is away."""
+        return self._remembered.get(ad_id)
+
+    def _remember(self, ad_id: str, landing_url: str) -> None:
+        self._remembered[ad_id] = landing_url
+        self._remembered.move_to_end(ad_id)
+        if len(self._remembered) > _REMEMBERED:
+            self._remembered.popitem(last=False)
+
+    def _shown_key(self, response_id: str) -> str:
+        return f"{self._prefix}shown_ads:{response_id}"
+
+
+def _landing_of(entered: bytes | None) -> str | None:
+    try:
+        landing_url: str | None = json.loads(entered or b"{}").get("landing_url")
+    except (ValueError, AttributeError):
+        return None  # a damaged ad: what it was shown with is known all the same
+    return landing_url
+
+
+def _is_landing(url: str | None) -> bool:
+    """Whether a browser may be sent there: http or https, as an ad's address must be."""
+    try:
+        _LANDING.validate_python(url)
+    except ValidationError:
+        return False
+    return True

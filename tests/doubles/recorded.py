@@ -1,0 +1,166 @@
+"""Answers that were given and recorded, without a model: what clicks and receipts start from."""
+
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from prometheus_client import Counter
+
+from models.contract.prompt import Turn
+from models.contract.reading import Segment, SegmentKind
+from models.engine.interface import ModelIdentity, Usage
+from service.answer import AdPart, Answer, Ask, Offers, Stages, TextPart
+from service.auction.ad import Ad
+from service.auction.charge import first_price
+from service.auction.click_token import ClickTerms, sign
+from service.auction.eligibility import Bid, EligibleAd, Excluded, Exclusion
+from service.auction.signing_key import SigningKey, SigningKeys
+from service.receipt import build_receipt, pseudonym, sign_receipt
+from service.settings import Settings
+from service.store.catalog import Catalog
+from service.store.click_targets import ClickTargets
+from service.store.connection import Store
+from service.store.ledger import Ledger
+from service.store.receipts import Receipts
+from service.store.showings import Showings
+
+KEY = SigningKey("k1", b"1" * 32)
+
+
+@dataclass
+class ClickMetrics:
+    """The collectors that clicks need."""
+
+    clicks: Counter
+
+    def seen(self) -> dict[str, int]:
+        """How many clicks had which outcome."""
+        samples = [sample for metric in self.clicks.collect() for sample in metric.samples]
+        return {
+            sample.labels["outcome"]: int(sample.value)
+            for sample in samples
+            if sample.name.endswith("_total")
+        }
+
+
+@dataclass
+class Accounts:
+    """The parts of the service that clicks and receipts use."""
+
+    settings: Settings
+    catalog: Catalog
+    ledger: Ledger
+    receipts: Receipts
+    click_targets: ClickTargets
+    showings: Showings
+    signing: SigningKeys
+    metrics: ClickMetrics
+    secret: bytes = b"s" * 32
+
+    async def answer(
+        self,
+        *ads: Ad,
+        bid_micros: int = 250_000,
+        user_id: str | None = None,
+        given_at: datetime | None = None,
+        is_recorded: bool = True,
+    ) -> tuple[str, list[str]]:
+        """Give an answer that shows `ads`; its id, and the click token of each ad."""
+        now = given_at or datetime.now(UTC)
+        expires_at = now + timedelta(seconds=self.settings.auction.charge_ttl_s)
+        response_id = f"resp_{uuid.uuid4().hex}"
+        answer = _answer(response_id, ads, bid_micros, expires_at)
+        if is_recorded:
+            await self._record(answer, now, user_id)
+        terms = [
+            ClickTerms(
+                response_id=response_id,
+                ad_id=part.offer.ad.ad_id,
+                position=position,
+                event="click",
+                price_micros=part.charge.price_micros,
+                currency=part.charge.currency,
+                issued_at=int(now.timestamp()),
+                expires_at=int(expires_at.timestamp()),
+            )
+            for position, part in enumerate(answer.ads, 1)
+        ]
+        return response_id, [sign(term, self.signing.current) for term in terms]
+
+    async def _record(self, answer: Answer, now: datetime, user_id: str | None) -> None:
+        user = None if user_id is None else pseudonym(user_id, self.secret)
+        receipt = build_receipt(
+            _ask(answer, now, user_id),
+            answer,
+            "chat",
+            self.secret,
+            self.settings.receipts.with_text,
+        )
+        ads = [part.offer.ad for part in answer.ads]
+
+        def also(redis: Any) -> None:
+            self.click_targets.write(redis, answer.response_id, ads)
+            if user is not None:
+                ad_ids = [ad.ad_id for ad in ads]
+                self.showings.command(redis, user, answer.response_id, ad_ids, now)
+
+        signed = sign_receipt(receipt, self.signing.current)
+        await self.receipts.save(answer.response_id, signed, user, now, also)
+
+
+def accounts(store: Store, namespace: str, **settings: Any) -> Accounts:
+    """Accounts under `namespace` of `store`."""
+    read = Settings(**settings)
+    return Accounts(
+        settings=read,
+        catalog=Catalog(store, namespace),
+        ledger=Ledger(store, namespace),
+        receipts=Receipts(store, namespace, read.receipts.retention_s),
+        click_targets=ClickTargets(store, namespace, read.auction.charge_ttl_s),
+        showings=Showings(store, namespace, read.auction.frequency_window_s),
+        signing=SigningKeys(KEY, (KEY,)),
+        metrics=ClickMetrics(Counter("clicks", "Clicks", ["outcome"], registry=None)),
+    )
+
+
+def _ask(answer: Answer, now: datetime, user_id: str | None) -> Ask:
+    bids = [Bid(offer.ad.ad_id, offer.bid_micros) for offer in answer.offers.eligible]
+    return Ask(
+        response_id=answer.response_id,
+        query="Which boots?",
+        bids=(*bids, Bid("Ad-0", 1)),
+        conversation=(Turn("user", "Hello"),),
+        profile=None,
+        user_id=user_id,
+        max_ads=3,
+        temperature=0.7,
+        top_p=0.8,
+        top_k=20,
+        max_tokens=64,
+        seed=None,
+        received_at=0.0,
+        deadline_at=60.0,
+        now=now,
+    )
+
+
+def _answer(response_id: str, ads: tuple[Ad, ...], bid_micros: int, expires_at: datetime) -> Answer:
+    offers = [EligibleAd(ad, bid_micros) for ad in ads]
+    parts = []
+    for at, offer in enumerate(offers):
+        segment = Segment(SegmentKind.AD, offer.ad.title, at * 10, at * 10 + 9, offer.ad.ad_id)
+        parts.append(AdPart(offer, segment, first_price(offer, "USD", expires_at)))
+    return Answer(
+        response_id=response_id,
+        text="Try these.",
+        parts=(TextPart("Try "), *parts),
+        offers=Offers(tuple(offers), (Excluded("Ad-0", Exclusion.UNKNOWN),)),
+        faults=(),
+        model=ModelIdentity("some/model", "abc123"),
+        contract="1-inline",
+        usage=Usage(10, 0, 5),
+        finish_reason="stop",
+        stages=Stages(0.0),
+        trace_headers={},
+    )

@@ -186,6 +186,10 @@ class VllmEngine:
 
     async def close(self) -> None:
         """End vLLM's process. What is being generated ends with EngineDead."""
+        # First, or vLLM would report the orderly end as a failure.
+        if self._engine.output_handler is not None:
+            self._engine.output_handler.cancel()
+        self._engine.output_processor.propagate_error(EngineDeadError())
         await asyncio.to_thread(self._engine.shutdown)
 
     async def _warm_up(self) -> None:

@@ -124,7 +124,7 @@ class TestGenerate:
     async def test_the_answer_is_clipped_to_what_the_context_leaves(
         self, vllm_engine: VllmEngine
     ) -> None:
-        question = "word " * 1900
+        question = "word " * 2000
         room = vllm_engine.max_model_len - vllm_engine.count_tokens(asked(question))
         chunks = await collected(
             vllm_engine,

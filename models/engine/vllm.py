@@ -205,12 +205,17 @@ def _arguments(model: ServableModel, options: VllmOptions) -> AsyncEngineArgs:
     on_cpu = has_cpu_vllm()
     eager = on_cpu if options.enforce_eager is None else options.enforce_eager
     kv_cache_gib = options.kv_cache_gib or (_CPU_KV_CACHE_GIB if on_cpu else None)
+    context = _context(model.path, options.max_model_len)
+    # vLLM 0.32 dies on a CPU when it reads the prompt of a seeded request in several steps ("CPU
+    # Generator does not use offset"), so there every prompt is read in one.
+    one_step = context + options.max_num_seqs if on_cpu else None
     arguments: dict[str, Any] = {
         "model": model.path,
         "served_model_name": model.name,
-        "max_model_len": _context(model.path, options.max_model_len),
+        "max_model_len": context,
         "max_num_seqs": options.max_num_seqs,
-        "max_num_batched_tokens": options.max_num_batched_tokens,
+        "max_num_batched_tokens": options.max_num_batched_tokens or one_step,
+        "enable_chunked_prefill": not on_cpu,
         "dtype": options.dtype,
         "enforce_eager": eager,
         "tensor_parallel_size": options.tensor_parallel_size,

@@ -41,7 +41,7 @@ from models.engine.interface import (
     Usage,
 )
 from models.engine.lifeline import Lifeline
-from models.engine.tokens import PromptTokenizer
+from models.engine.tokens import AnswerDecoder, PromptTokenizer
 from models.provision import ServableModel
 
 _CPU_KV_CACHE_GIB = 2.0
@@ -161,11 +161,12 @@ class VllmEngine:
             generation.request_id,
             trace_headers=generation.trace_headers if self._is_tracing else None,
         )
+        decoder = self._tokenizer.answer_decoder(tokens)
         try:
             # Closing vLLM's generator aborts the request there.
             async with aclosing(outputs):
                 async for output in outputs:
-                    if (chunk := _chunk(output, len(tokens))) is not None:
+                    if (chunk := _chunk(output, decoder, len(tokens))) is not None:
                         yield chunk
         except EngineError:
             raise
@@ -256,21 +257,24 @@ def _sampling_params(sampling: Sampling, grammar: str, room: int) -> SamplingPar
         logit_bias=dict(sampling.logit_bias) if sampling.logit_bias else None,
         structured_outputs=StructuredOutputsParams(grammar=grammar),
         output_kind=RequestOutputKind.DELTA,
+        detokenize=False,  # vLLM would decode the whole prompt first, in this process's loop
     )
 
 
-def _chunk(output: RequestOutput, prompt_tokens: int) -> Chunk | None:
-    """Return what `output` adds, or None where that is nothing (half a character, say)."""
+def _chunk(output: RequestOutput, decoder: AnswerDecoder, prompt_tokens: int) -> Chunk | None:
+    """Return what `output` adds, or None where that is nothing."""
     delta = output.outputs[0]
     if not output.finished:
-        if not delta.text and not delta.token_ids:
+        if not delta.token_ids:
             return None
-        return Chunk(delta.text, len(delta.token_ids))
+        return Chunk(decoder.text(delta.token_ids), len(delta.token_ids))
     if delta.finish_reason not in _FINISH_REASONS:
         raise EngineError(f"vLLM ended the answer: {delta.finish_reason}")
     stats = output.metrics
+    # The token that ends an answer is no part of it.
+    said = delta.token_ids[:-1] if delta.finish_reason == "stop" else delta.token_ids
     return Chunk(
-        delta.text,
+        decoder.text(said),
         len(delta.token_ids),
         cast("FinishReason", delta.finish_reason),
         Usage(

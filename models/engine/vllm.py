@@ -133,6 +133,8 @@ class VllmEngine:
             raise EngineError(f"vLLM cannot serve {model.name}: {error}") from error
         started = cls(engine, _identity(model, engine), gauges)
         await engine.collective_rpc("end_with", args=(os.getpid(),))
+        if has_cpu_vllm():
+            await engine.collective_rpc("give_way")
         progress(f"warming {model.name} up")
         await started._warm_up()
         return started

@@ -2,6 +2,7 @@
 # make test    run the whole suite          make lock    pin the requirements again
 
 SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
 HOST ?= 127.0.0.1
 PORT ?= 8000
 STATE_DIR ?= state
@@ -28,16 +29,21 @@ format: .venv/dev.done
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# `cpu` is what serving needs, `dev` holds that and what tests and checks need.
+# `cpu` is what serving needs, `dev` holds that and what tests and checks need. The CPU build of
+# torch is on PyTorch's own index, unless pip already knows a place that has it.
 .venv/%.done: requirements/%.lock pyproject.toml | .venv
-	@echo "Installing requirements/$*.lock (a few minutes the first time)"
-	@torch=$$(grep '^torch==' $<); $(BIN)/pip install --quiet --no-deps "$$torch" 2>/dev/null \
+	@echo "Installing $$(grep -c == $<) packages of requirements/$*.lock; minutes the first time."
+	@torch=$$(grep '^torch==' $<); \
+		$(BIN)/pip install --quiet --no-deps "$$torch" 2>/dev/null \
 		|| $(BIN)/pip install --no-deps --index-url $(TORCH_INDEX) "$$torch"
-	@$(BIN)/pip install --progress-bar on --quiet --no-deps -r $<
+	@$(BIN)/pip install --no-deps -r $< | awk -v all="$$(grep -c == $<)" ' \
+		/^(Collecting|Requirement)/ { printf "\r  %3d/%d %-60.60s", ++n, all, $$0; fflush() } \
+		/^Installing/ { printf "\r  %-70s\n", "unpacking (a minute or two)"; fflush() }'
 	@$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
 .venv:
+	@command -v $(PYTHON) >/dev/null || { echo "Needs $(PYTHON); PYTHON=... names another"; exit 1; }
 	@$(PYTHON) -m venv .venv
 
 lock:

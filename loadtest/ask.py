@@ -108,9 +108,12 @@ async def run(options: argparse.Namespace) -> int:
 
 def make_ask(rng: random.Random, query: str, pool: list[Json], options: argparse.Namespace) -> Json:
     chosen = rng.sample(pool, min(len(pool), options.candidates))
+    bids = random.Random(options.seed) if options.recurring else rng
+    if options.recurring:
+        chosen.sort(key=lambda ad: str(ad["ad_id"]))
     return {
         "query": query,
-        "candidates": [{"ad_id": ad["ad_id"], "bid": rng.randint(1, 100)} for ad in chosen],
+        "candidates": [{"ad_id": ad["ad_id"], "bid": bids.randint(1, 100)} for ad in chosen],
         "max_tokens": options.max_tokens,
         "seed": rng.randrange(1 << 31),
     }
@@ -151,7 +154,11 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--concurrency", type=int, default=8)
     parser.add_argument("--candidates", type=int, default=100)
-    parser.add_argument("--recurring", action="store_true", help="the same ads in every request")
+    parser.add_argument(
+        "--recurring",
+        action="store_true",
+        help="the same ads at the same bids in every request, so that the prefix cache serves them",
+    )
     parser.add_argument("--max-tokens", type=int, default=32)
     parser.add_argument("--seed", type=int, default=1)
     return asyncio.run(run(parser.parse_args()))

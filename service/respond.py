@@ -11,10 +11,10 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from datetime import timedelta
 from decimal import Decimal
+from functools import lru_cache
 from time import monotonic
 
 from models.contract.grammar import grammar
-
 from models.contract.prompt import Candidate, Prompt, build_prompt
 from models.engine.interface import (
     EngineDead,
@@ -180,8 +180,12 @@ def _prompt(ask: Ask, offers: Sequence[EligibleAd], services: Services) -> Promp
 
 def _candidate(offer: EligibleAd) -> Candidate:
     ad = offer.ad
-    bid = Decimal(offer.bid_micros).scaleb(-6)
-    return Candidate(ad.ad_id, ad.title, ad.category, ad.description, bid)
+    return Candidate(ad.ad_id, ad.title, ad.category, ad.description, _units(offer.bid_micros))
+
+
+@lru_cache(maxsize=16_384)
+def _units(micros: int) -> Decimal:
+    return Decimal(micros).scaleb(-6)
 
 
 def _prompt_limit(ask: Ask, services: Services) -> int:

@@ -10,6 +10,7 @@ punctuation before a number.
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -89,6 +90,7 @@ class Prompt:
     messages: tuple[Message, ...]
 
 
+_EARLIER_MARKER = re.compile(r"@([^@\n]{1,120})@\[[A-Za-z0-9._:-]{1,64}\]")
 _WITHOUT_ADS = "You are a helpful assistant."
 _INSTRUCTIONS = """\
 You are a helpful assistant who may recommend ads. Answer the user's question well; where an ad \
@@ -135,7 +137,7 @@ def build_prompt(
         contract=f"{CONTRACT_VERSION}-{layout}",
         messages=(
             Message("system", system),
-            *(_said(turn.role, turn.content) for turn in conversation),
+            *(_said(turn.role, _without_markers(turn)) for turn in conversation),
             _said("user", query),
         ),
     )
@@ -209,6 +211,13 @@ def _profile_text(profile: Profile) -> str:
     interests = ", ".join(filter(None, map(neutralise_line, profile.interests)))
     lines = (("About the user", info), ("The user's interests", interests))
     return "".join(f"{name}: {text}\n" for name, text in lines if text)
+
+
+def _without_markers(turn: Turn) -> str:
+    """Return what was said, the ads of an earlier answer as their bare titles."""
+    if turn.role == "user":
+        return turn.content
+    return _EARLIER_MARKER.sub(r"\1", turn.content)
 
 
 def _said(role: Role, content: str) -> Message:

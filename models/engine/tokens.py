@@ -1,4 +1,4 @@
-"""From a prompt to token ids, piece by piece.
+"""From a prompt to token ids, piece by piece, and from an answer's token ids to text.
 
 The chat template is rendered once per sequence of roles, with placeholders for the contents: what
 it writes around them is parsed with its control tokens, what stands between is never. So no text
@@ -7,15 +7,17 @@ are tokenised once. Training and serving share this class; it knows nothing of v
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
 from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
 
 from models.contract.prompt import Message, Prompt, Role
 
 _ROLE_SEQUENCES = 256
+_DECODER_CONTEXT = 8
 _PROBE = ("Hello\n", "World")
 
 
@@ -40,13 +42,16 @@ class PromptTokenizer:
         # message's pieces are tokenised as one text.
         first, second = _PROBE
         self._is_splittable = self._text(first) + self._text(second) == self._text(first + second)
+        self._last: tuple[Prompt | None, list[int]] = (None, [])
 
     def encode(self, prompt: Prompt) -> list[int]:
-        """Return the prompt's tokens, ending where the model's answer begins.
+        """Return the prompt's tokens, ending where the model's answer begins. Do not change them.
 
         For ordinary text they equal what the tokenizer's own `apply_chat_template` gives, as long
         as pieces end where the tokenizer does not merge across (a line break before a word).
         """
+        if prompt is self._last[0]:  # counted a moment ago
+            return self._last[1]
         frame = self._frame(tuple(message.role for message in prompt.messages))
         tokens: list[int] = []
         for around, message in zip(frame, prompt.messages, strict=False):
@@ -54,7 +59,12 @@ class PromptTokenizer:
             for content in self._contents(message):
                 tokens += content
         tokens += frame[-1]
+        self._last = (prompt, tokens)
         return tokens
+
+    def answer_decoder(self, prompt_tokens: Sequence[int]) -> "AnswerDecoder":
+        """Return a decoder for the answer to a prompt of these tokens."""
+        return AnswerDecoder(self._template_backend, prompt_tokens[-_DECODER_CONTEXT:])
 
     def _contents(self, message: Message) -> Iterable[tuple[int, ...]]:
         if not self._is_splittable:
@@ -92,6 +102,22 @@ class PromptTokenizer:
             tuple(self._template_backend.encode(around, add_special_tokens=False).ids)
             for around in frame
         )
+
+
+class AnswerDecoder:
+    """From an answer's tokens to its text, as they come; half a character waits for its rest.
+
+    context: the prompt's last tokens, which tell some tokenizers whether a space stands between.
+    The whole prompt would tell no more, and reading it takes 8 ms at 6,000 tokens.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, context: Sequence[int]) -> None:
+        self._tokenizer = tokenizer
+        self._stream = DecodeStream(ids=list(context), skip_special_tokens=True)
+
+    def text(self, tokens: Iterable[int]) -> str:
+        """Return what `tokens` add to the text."""
+        return "".join(self._stream.step(self._tokenizer, token) or "" for token in tokens)
 
 
 def _without_control_tokens(backend: Tokenizer) -> Tokenizer:

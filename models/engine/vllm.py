@@ -41,7 +41,7 @@ from models.engine.interface import (
     Usage,
 )
 from models.engine.lifeline import Lifeline
-from models.engine.tokens import PromptTokenizer
+from models.engine.tokens import AnswerDecoder, PromptTokenizer
 from models.provision import ServableModel
 
 _CPU_KV_CACHE_GIB = 2.0
@@ -133,6 +133,8 @@ class VllmEngine:
             raise EngineError(f"vLLM cannot serve {model.name}: {error}") from error
         started = cls(engine, _identity(model, engine), gauges)
         await engine.collective_rpc("end_with", args=(os.getpid(),))
+        if has_cpu_vllm():
+            await engine.collective_rpc("give_way")
         progress(f"warming {model.name} up")
         await started._warm_up()
         return started
@@ -161,11 +163,12 @@ class VllmEngine:
             generation.request_id,
             trace_headers=generation.trace_headers if self._is_tracing else None,
         )
+        decoder = self._tokenizer.answer_decoder(tokens)
         try:
             # Closing vLLM's generator aborts the request there.
             async with aclosing(outputs):
                 async for output in outputs:
-                    if (chunk := _chunk(output, len(tokens))) is not None:
+                    if (chunk := _chunk(output, decoder, len(tokens))) is not None:
                         yield chunk
         except EngineError:
             raise
@@ -186,6 +189,10 @@ class VllmEngine:
 
     async def close(self) -> None:
         """End vLLM's process. What is being generated ends with EngineDead."""
+        # First, or vLLM would report the orderly end as a failure.
+        if self._engine.output_handler is not None:
+            self._engine.output_handler.cancel()
+        self._engine.output_processor.propagate_error(EngineDeadError())
         await asyncio.to_thread(self._engine.shutdown)
 
     async def _warm_up(self) -> None:
@@ -201,12 +208,17 @@ def _arguments(model: ServableModel, options: VllmOptions) -> AsyncEngineArgs:
     on_cpu = has_cpu_vllm()
     eager = on_cpu if options.enforce_eager is None else options.enforce_eager
     kv_cache_gib = options.kv_cache_gib or (_CPU_KV_CACHE_GIB if on_cpu else None)
+    context = _context(model.path, options.max_model_len)
+    # vLLM 0.32 dies on a CPU when it reads the prompt of a seeded request in several steps ("CPU
+    # Generator does not use offset"), so there every prompt is read in one.
+    one_step = context + options.max_num_seqs if on_cpu else None
     arguments: dict[str, Any] = {
         "model": model.path,
         "served_model_name": model.name,
-        "max_model_len": _context(model.path, options.max_model_len),
+        "max_model_len": context,
         "max_num_seqs": options.max_num_seqs,
-        "max_num_batched_tokens": options.max_num_batched_tokens,
+        "max_num_batched_tokens": options.max_num_batched_tokens or one_step,
+        "enable_chunked_prefill": not on_cpu,
         "dtype": options.dtype,
         "enforce_eager": eager,
         "tensor_parallel_size": options.tensor_parallel_size,
@@ -247,21 +259,24 @@ def _sampling_params(sampling: Sampling, grammar: str, room: int) -> SamplingPar
         logit_bias=dict(sampling.logit_bias) if sampling.logit_bias else None,
         structured_outputs=StructuredOutputsParams(grammar=grammar),
         output_kind=RequestOutputKind.DELTA,
+        detokenize=False,  # vLLM would decode the whole prompt first, in this process's loop
     )
 
 
-def _chunk(output: RequestOutput, prompt_tokens: int) -> Chunk | None:
-    """Return what `output` adds, or None where that is nothing (half a character, say)."""
+def _chunk(output: RequestOutput, decoder: AnswerDecoder, prompt_tokens: int) -> Chunk | None:
+    """Return what `output` adds, or None where that is nothing."""
     delta = output.outputs[0]
     if not output.finished:
-        if not delta.text and not delta.token_ids:
+        if not delta.token_ids:
             return None
-        return Chunk(delta.text, len(delta.token_ids))
+        return Chunk(decoder.text(delta.token_ids), len(delta.token_ids))
     if delta.finish_reason not in _FINISH_REASONS:
         raise EngineError(f"vLLM ended the answer: {delta.finish_reason}")
     stats = output.metrics
+    # The token that ends an answer is no part of it.
+    said = delta.token_ids[:-1] if delta.finish_reason == "stop" else delta.token_ids
     return Chunk(
-        delta.text,
+        decoder.text(said),
         len(delta.token_ids),
         cast("FinishReason", delta.finish_reason),
         Usage(

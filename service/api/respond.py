@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Header, Request
-from models.contract.neutral import neutralise
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from models.contract.neutral import neutralise
 from models.contract.prompt import Profile, Turn
 from service.answer import Answer, Ask
 from service.api.once import Part, claim_once, fulfil
@@ -19,7 +19,6 @@ from service.api.problems import documented, problem_body
 from service.api.render import as_event, as_response, error_event, replayed
 from service.api.schemas import RespondRequest, RespondResponse
 from service.auction.eligibility import Bid
-from service.auction.money import to_micros
 from service.errors import (
     BodyTooLarge,
     FieldError,
@@ -118,7 +117,7 @@ def as_ask(body: RespondRequest, services: Services, state: dict[str, Any]) -> A
     return Ask(
         response_id=f"resp_{uuid.uuid4().hex}",
         query=body.query,
-        bids=tuple(Bid(c.ad_id, to_micros(c.bid)) for c in body.candidates),
+        bids=tuple(Bid(c.ad_id, c.bid) for c in body.candidates),
         conversation=tuple(Turn(turn.role, turn.content) for turn in body.conversation),
         profile=Profile(profile.info, tuple(profile.interests)) if profile else None,
         user_id=body.user_id,

@@ -1,27 +1,42 @@
 """What `POST /respond` takes and gives, as documented in its OpenAPI."""
 
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from service.auction.money import to_micros
 
 AdId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$", examples=["Ad-1001"])]
 
 MAX_CANDIDATES = 200
 
 
-def _no_bool(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("must be a decimal number, not true or false")
-    return value
+def _bid_micros(value: Any) -> int:
+    """A bid as micros. In one step, as a request brings hundreds of them."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise PydanticCustomError("bid", "must be a decimal number")
+    try:
+        micros = to_micros(Decimal(str(value)))
+    except (InvalidOperation, ValueError) as wrong:
+        raise PydanticCustomError("bid", _BID_RANGE) from wrong
+    if micros <= 0:
+        raise PydanticCustomError("bid", _BID_RANGE)
+    return micros
 
 
-Bid = Annotated[
-    Decimal,
-    BeforeValidator(_no_bool, json_schema_input_type=Decimal),
-    Field(gt=0, le=1_000_000, decimal_places=6, strict=False, examples=[1.25]),
-]
-"""Amount per click in the deployment's currency."""
+_BID_RANGE = "must be over 0, at most 1000000, with at most 6 decimals"
+_BID_SCHEMA = {
+    "anyOf": [
+        {"type": "number", "exclusiveMinimum": 0, "maximum": 1_000_000},
+        {"type": "string", "pattern": r"^[0-9]{1,7}(\.[0-9]{1,6})?$"},
+    ],
+    "examples": [1.25],
+}
+
+Bid = Annotated[int, PlainValidator(_bid_micros), WithJsonSchema(_BID_SCHEMA)]
+"""Amount per click in the deployment's currency; micros in Python."""
 
 
 class Incoming(BaseModel):
@@ -32,7 +47,7 @@ class Incoming(BaseModel):
 
 class CandidateBid(Incoming):
     ad_id: AdId
-    bid: Bid
+    bid: Bid = Field(description="Amount per click, in the deployment's currency")
 
 
 class ConversationTurn(Incoming):

@@ -209,7 +209,8 @@ def _objection(
         return Exclusion.UNKNOWN
     if record.is_paused:
         return Exclusion.PAUSED
-    if any(_is_mentioned(topic, words) for topic in record.ad.blocked_topics):
+    topics = record.ad.blocked_topics
+    if topics and any(_is_mentioned(topic, words) for topic in topics):
         return Exclusion.POLICY
     if bid.bid_micros < max(floor_micros, record.ad.reserve_micros):
         return Exclusion.BELOW_FLOOR

@@ -116,3 +116,13 @@ class TestStart:
         refused = self.run("--port", port, "--state-dir", str(tmp_path))
         assert refused.returncode == 1
         assert "choose another PORT" in refused.stderr
+
+    def test_a_model_server_that_is_away_is_reported(self, tmp_path: Path) -> None:
+        refused = self.run(
+            "--port", "0", "--state-dir", str(tmp_path),
+            LLM_AUCTION_ENGINE__KIND="remote",
+            LLM_AUCTION_ENGINE__URL="http://127.0.0.1:1",
+        )  # fmt: skip
+        assert refused.returncode == 1
+        assert "Not started" in refused.stderr
+        assert "Traceback" not in refused.stderr

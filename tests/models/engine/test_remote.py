@@ -2,12 +2,10 @@
 
 import asyncio
 import json
-import socket
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from decimal import Decimal
+from typing import Any
 
 import httpx
 import pytest
@@ -50,22 +48,8 @@ async def collected(engine: Engine, wanted: Generation) -> list[Chunk]:
 
 
 @pytest.fixture(scope="module")
-def base_url(servable_model: ServableModel) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
-            *("--model", servable_model.path, "--served-model-name", "tiny"),
-            *("--host", "127.0.0.1", "--port", str(port), "--api-key", API_KEY),
-            *("--max-model-len", str(CONTEXT), "--enforce-eager", "--dtype", "bfloat16"),
-            *("--kv-cache-memory-bytes", str(1 << 29), "--enable-prompt-tokens-details"),
-        ]
-    )
-    yield f"http://127.0.0.1:{port}"
-    server.terminate()
-    server.wait(timeout=60)
+def base_url(vllm_server: Any) -> str:
+    return str(vllm_server.url)
 
 
 @pytest.fixture(scope="module")

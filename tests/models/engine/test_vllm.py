@@ -64,6 +64,23 @@ async def idle(vllm_engine: VllmEngine) -> AsyncIterator[None]:
 
 
 class TestGenerate:
+    async def test_long_prompts_with_seeds_run_side_by_side(self, vllm_engine: VllmEngine) -> None:
+        """Together they exceed what vLLM reads in a step; reading one in parts would kill it."""
+        answers = await asyncio.gather(
+            *(
+                collected(
+                    vllm_engine,
+                    generation(
+                        "tent " * 1500,
+                        request_id=f"long-{seed}",
+                        sampling=Sampling(max_tokens=4, seed=seed),
+                    ),
+                )
+                for seed in range(3)
+            )
+        )
+        assert all(chunks[-1].finish_reason in {"stop", "length"} for chunks in answers)
+
     async def test_streams_in_order_and_accounts_for_it_at_the_end(
         self, vllm_engine: VllmEngine
     ) -> None:
@@ -124,7 +141,7 @@ class TestGenerate:
     async def test_the_answer_is_clipped_to_what_the_context_leaves(
         self, vllm_engine: VllmEngine
     ) -> None:
-        question = "word " * 1900
+        question = "word " * 2000
         room = vllm_engine.max_model_len - vllm_engine.count_tokens(asked(question))
         chunks = await collected(
             vllm_engine,

@@ -8,7 +8,6 @@ from time import monotonic
 from typing import Literal
 
 from models.contract.markers import Fault, Segment
-
 from models.contract.prompt import Profile, Turn
 from models.engine.interface import Chunk, ModelIdentity, Usage
 from service.auction.charge import Charge
@@ -23,7 +22,11 @@ FinishReason = Literal["stop", "length", "deadline", "abort", "error"]
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A validated request. `received_at`, `deadline_at`: seconds on `time.monotonic()`'s clock."""
+    """A validated request. `received_at`, `deadline_at`: seconds on `time.monotonic()`'s clock.
+
+    caller: the API key's name. is_probe: only asks what would be shown; it leaves nothing behind
+    and costs nobody anything.
+    """
 
     response_id: str
     query: str
@@ -40,16 +43,23 @@ class Ask:
     received_at: float
     deadline_at: float
     now: datetime
+    caller: str = "anonymous"
+    is_probe: bool = False
     trace_headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Offers:
-    """The candidates after eligibility. `is_unavailable`: the ad store was away."""
+    """The candidates after eligibility.
+
+    is_unavailable: the ad store was away. is_held_out: the user is one of those who get no ads,
+    for comparison.
+    """
 
     eligible: tuple[EligibleAd, ...]
     excluded: tuple[Excluded, ...]
     is_unavailable: bool = False
+    is_held_out: bool = False
 
     def keep(self, kept: Sequence[EligibleAd]) -> "Offers":
         """These offers with only `kept` before the model; the others had no room."""
@@ -71,11 +81,15 @@ class TextPart:
 
 @dataclass(frozen=True, slots=True)
 class AdPart:
-    """An ad that stands in the answer, and what an event on it will cost."""
+    """An ad that stands in the answer, and what an event on it will cost.
+
+    token: what a click brings back; None where a click costs nothing.
+    """
 
     offer: EligibleAd
     segment: Segment
     charge: Charge
+    token: str | None = None
 
 
 class Stages:

@@ -11,20 +11,30 @@ from fastapi.security import HTTPBearer
 
 from models.engine.interface import Engine, EngineDead, EngineError
 from service import tracing
-from service.api import ads, operations, problems, respond
+from service.api import (
+    ads,
+    advertisers,
+    clicks,
+    operations,
+    problems,
+    receipts,
+    reports,
+    respond,
+    top_ups,
+)
 from service.api.access import Access
 from service.api.auth import read_keys
 from service.api.door import Door
 from service.life import Life
 from service.metrics import Metrics, create_metrics
-from service.services import Services
+from service.services import Services, open_stores
 from service.settings import Settings
-from service.store.catalog import Catalog
+from service.signing import load_keys
 from service.store.connection import open_store
 from service.store.demo import load_demo_ads
-from service.store.idempotency import IdempotencyStore
 
 Progress = Callable[[str], None]
+RESOURCES = (respond, clicks, ads, advertisers, top_ups, reports, receipts, operations)
 _WATCH_S = 1.0
 
 
@@ -56,7 +66,7 @@ def create_app(
         dependencies=[Security(HTTPBearer(auto_error=False))],
         redoc_url=None,
     )
-    for resource in (respond, ads, operations):
+    for resource in RESOURCES:
         app.include_router(resource.router())
     problems.install(app)
     keys = read_keys(settings.auth.keys_file) if settings.auth.keys_file else ()
@@ -73,8 +83,8 @@ async def open_services(
     store = await stack.enter_async_context(
         open_store(settings.store, settings.state_dir, progress)
     )
-    catalog = Catalog(store, settings.store.namespace)
-    loaded = await load_demo_ads(catalog)
+    stores = open_stores(store, settings)
+    loaded = await load_demo_ads(stores["catalog"])
     if loaded:
         progress(f"loaded {loaded} demo ads into the empty catalogue")
     engine = await start_engine(settings, progress)
@@ -85,14 +95,12 @@ async def open_services(
     return Services(
         settings=settings,
         engine=engine,
-        catalog=catalog,
-        idempotency=IdempotencyStore(
-            store, settings.store.namespace, settings.auction.idempotency_ttl_s
-        ),
+        signing=load_keys(settings.state_dir),
         metrics=metrics,
         life=life,
         secret=read_secret(settings.state_dir),
         tracer=tracing.start_tracer(),
+        **stores,
     )
 
 

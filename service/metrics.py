@@ -41,6 +41,8 @@ class Metrics:
     aborted: Counter
     refused: Counter
     ads_unavailable: Counter
+    unrecorded: Counter
+    clicks: Counter
     tokens: Counter
     in_flight: Gauge
     engine_requests: Gauge
@@ -94,6 +96,8 @@ def create_metrics() -> Metrics:
         aborted=counter("aborted", "Answers whose client went away"),
         refused=counter("refused", "Requests refused at the door", "reason"),
         ads_unavailable=counter("ads_unavailable", "Answers without ads as the store was away"),
+        unrecorded=counter("unrecorded", "Answers that the store could not record"),
+        clicks=counter("clicks", "Clicks", "outcome"),
         tokens=counter("tokens", "Tokens", "kind"),
         in_flight=gauge("in_flight_requests", "Answers in the making"),
         engine_requests=gauge("engine_requests", "Requests inside the engine", "state"),

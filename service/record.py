@@ -1,17 +1,34 @@
-"""The last stage: what an answer leaves behind.
+"""The last stage: what an answer leaves behind. One round trip to the store, all or nothing.
 
-Runs shielded: a client that goes away cannot cancel it.
+Runs shielded: a client that goes away cannot cancel it. Where the store is away the answer is
+given all the same; its clicks then lead to their pages and cost nobody anything, as nothing says
+that the ads were shown.
 """
 
+import logging
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
 from service import tracing
-from service.answer import Answer
+from service.answer import Answer, Ask
+from service.receipt import build_receipt, pseudonym, sign_receipt
 from service.services import Services
+from service.store.connection import StoreUnavailable
+from service.store.counters import Served
+from service.store.ledger import ChargeRequest
+
+log = logging.getLogger(__name__)
+_AFTERLIFE_S = 86_400
+"""For how much longer a charge is known than its receipt."""
 
 
-async def record(answer: Answer, services: Services) -> None:
-    """Count the answer in the metrics, and export its spans where traces are wanted."""
+async def record(ask: Ask, answer: Answer, services: Services) -> None:
+    """Keep the receipt, where clicks lead, impressions and counts; measure; export spans."""
     with answer.stages.timed("record"):
-        _count(answer, services)
+        if not ask.is_probe:
+            await _keep(ask, answer, services)
+        _measure(answer, services)
         if services.tracer is not None:
             stages = answer.stages
             tracing.export_spans(
@@ -19,7 +36,62 @@ async def record(answer: Answer, services: Services) -> None:
             )
 
 
-def _count(answer: Answer, services: Services) -> None:
+async def _keep(ask: Ask, answer: Answer, services: Services) -> None:
+    receipt = build_receipt(
+        ask, answer, ask.caller, services.secret, services.settings.receipts.with_text
+    )
+    user = None if ask.user_id is None else pseudonym(ask.user_id, services.secret)
+    try:
+        await services.receipts.save(
+            answer.response_id,
+            sign_receipt(receipt, services.signing.current),
+            user,
+            ask.now,
+            *_commands(ask, answer, user, services),
+        )
+    except StoreUnavailable:
+        services.metrics.unrecorded.inc()
+        log.warning("an answer could not be recorded: the store is away")
+
+
+def _commands(
+    ask: Ask, answer: Answer, user: str | None, services: Services
+) -> Iterator[Callable[[Any], Any]]:
+    """What goes along with the receipt, each onto the same pipeline."""
+    ads = [part.offer.ad for part in answer.ads]
+    at = services.local_time(ask.now)
+    served = Served(
+        eligible=[offer.ad.ad_id for offer in answer.offers.eligible],
+        shown={ad.ad_id: ad.advertiser_id for ad in ads},
+        excluded=[(excluded.ad_id, excluded.reason) for excluded in answer.offers.excluded],
+        is_held_out=answer.offers.is_held_out,
+    )
+    yield lambda pipeline: services.counters.count(pipeline, at.date(), served)
+    if not ads:
+        return
+    yield lambda pipeline: services.click_targets.write(pipeline, answer.response_id, ads)
+    if user is not None and services.settings.auction.frequency_cap is not None:
+        ad_ids = [ad.ad_id for ad in ads]
+        yield lambda pipeline: services.showings.command(
+            pipeline, user, answer.response_id, ad_ids, ask.now
+        )
+    for position, part in enumerate(answer.ads, 1):
+        if part.charge.event == "impression":
+            request = ChargeRequest(
+                response_id=answer.response_id,
+                ad_id=part.offer.ad.ad_id,
+                advertiser_id=part.offer.ad.advertiser_id,
+                event="impression",
+                price_micros=part.charge.price_micros,
+                bid_micros=part.offer.bid_micros,
+                position=position,
+                at=at,
+                dedupe_ttl_s=services.receipts.retention_s + _AFTERLIFE_S,
+            )
+            yield partial(services.ledger.command, request=request)
+
+
+def _measure(answer: Answer, services: Services) -> None:
     metrics, stages = services.metrics, answer.stages
     metrics.respond_seconds.labels(answer.finish_reason).observe(stages.total_s)
     for stage, seconds in stages.seconds.items():

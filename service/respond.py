@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from datetime import timedelta
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, partial
 from time import monotonic
 
 from models.contract.grammar import grammar
@@ -26,12 +26,16 @@ from models.engine.interface import (
     Usage,
 )
 from service.answer import AdPart, Answer, Ask, Offers, Stages, TextPart
+from service.auction.charge import Charge
+from service.auction.click_token import ClickTerms, sign
 from service.auction.eligibility import EligibleAd, candidate_order, decide
 from service.errors import ModelUnavailable, Overloaded, ProblemError, PromptTooLarge
+from service.receipt import pseudonym
 from service.record import record
 from service.services import Services
 from service.store.connection import StoreUnavailable
-from service.writing import Writing
+from service.store.showings import Viewer
+from service.writing import Billing, Writing
 
 
 async def respond(ask: Ask, services: Services) -> AsyncGenerator[TextPart | AdPart | Answer]:
@@ -50,7 +54,7 @@ async def respond(ask: Ask, services: Services) -> AsyncGenerator[TextPart | AdP
             yield part
     finally:
         answer = account(ask, offers, prompt, writing, services, stages)
-        await asyncio.shield(record(answer, services))
+        await asyncio.shield(record(ask, answer, services))
     yield answer
 
 
@@ -59,15 +63,20 @@ async def find_eligible(ask: Ask, services: Services, stages: Stages) -> Offers:
 
     With the store away there are none, and the answer is written without ads.
     """
+    if services.is_held_out(ask.user_id):
+        return Offers((), (), is_held_out=True)
     if not ask.bids or ask.max_ads == 0:
         return Offers((), ())
     with stages.timed("eligible"):
+        day = services.local_time(ask.now).date()
+        ad_ids = [bid.ad_id for bid in ask.bids]
         try:
-            records = await services.catalog.fetch([bid.ad_id for bid in ask.bids], ask.now.date())
+            records = await services.catalog.fetch(ad_ids, day, _viewer(ask, services))
         except StoreUnavailable:
             services.metrics.ads_unavailable.inc()
             return Offers((), (), is_unavailable=True)
-        eligible, excluded = decide(ask.bids, records, services.floor_micros, ask.query)
+        terms = services.terms(ask.response_id, ask.now)
+        eligible, excluded = decide(ask.bids, records, services.floor_micros, ask.query, terms)
         return Offers(tuple(eligible), tuple(excluded))
 
 
@@ -100,9 +109,11 @@ def write_prompt(
 
 def begin_writing(ask: Ask, offers: Offers, services: Services) -> Writing:
     """A reader for the markers of this answer's eligible ads, with the terms of their charges."""
-    terms = services.settings.auction
-    expires_at = ask.now + timedelta(seconds=terms.charge_ttl_s)
-    return Writing(offers.eligible, ask.max_ads, terms.currency, expires_at)
+    auction = services.settings.auction
+    expires_at = ask.now + timedelta(seconds=auction.charge_ttl_s)
+    token = partial(_click_token, ask, services)
+    billing = Billing(auction.currency, expires_at, services.pctr, token)
+    return Writing(offers.eligible, ask.max_ads, billing)
 
 
 async def generate(
@@ -160,6 +171,29 @@ def account(
         stages=stages,
         trace_headers=ask.trace_headers,
     )
+
+
+def _viewer(ask: Ask, services: Services) -> Viewer | None:
+    """Whose showings count against the frequency cap; None where there is no cap or no user."""
+    if ask.user_id is None or services.settings.auction.frequency_cap is None:
+        return None
+    return services.showings.viewer(pseudonym(ask.user_id, services.secret), ask.now)
+
+
+def _click_token(ask: Ask, services: Services, charge: Charge, position: int) -> str | None:
+    if ask.is_probe or charge.event != "click":
+        return None
+    terms = ClickTerms(
+        response_id=ask.response_id,
+        ad_id=charge.ad_id,
+        position=position,
+        event="click",
+        price_micros=charge.price_micros,
+        currency=charge.currency,
+        issued_at=int(ask.now.timestamp()),
+        expires_at=int(charge.expires_at.timestamp()),
+    )
+    return sign(terms, services.signing.current)
 
 
 def _generation(ask: Ask, prompt: Prompt, writing: Writing) -> Generation:

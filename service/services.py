@@ -3,29 +3,49 @@
 import hashlib
 import hmac
 from dataclasses import dataclass
-from datetime import date
-from typing import TYPE_CHECKING
+from datetime import date, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from models.engine.interface import Engine
+from service.auction.eligibility import Terms
+from service.auction.holdout import is_held_out
 from service.auction.money import to_micros
+from service.auction.pacing import Pace, elapsed_share
+from service.auction.signing_key import SigningKeys
 from service.life import Life
 from service.metrics import Metrics
 from service.settings import Settings
+from service.store.advertisers import Advertisers
 from service.store.catalog import Catalog
+from service.store.click_targets import ClickTargets
+from service.store.connection import Store
+from service.store.counters import Counters
 from service.store.idempotency import IdempotencyStore
+from service.store.ledger import Ledger
+from service.store.receipts import Receipts
+from service.store.showings import Showings
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Services:
     """`secret`: 32 random bytes of this deployment, kept in the state directory."""
 
     settings: Settings
     engine: Engine
     catalog: Catalog
+    advertisers: Advertisers
     idempotency: IdempotencyStore
+    ledger: Ledger
+    receipts: Receipts
+    click_targets: ClickTargets
+    showings: Showings
+    counters: Counters
+    signing: SigningKeys
     metrics: Metrics
     life: Life
     secret: bytes
@@ -33,9 +53,54 @@ class Services:
 
     def order_salt(self, day: date) -> bytes:
         """The key that orders candidates in the prompt; another one every day."""
-        return hmac.digest(self.secret, f"candidate order {day}".encode(), hashlib.sha256)
+        return self._derived(f"candidate order {day}")
 
-    @property
+    def is_held_out(self, user_id: str | None) -> bool:
+        """Whether this user gets answers without ads, for comparison."""
+        return is_held_out(user_id, self.settings.auction.holdout_share, self._derived("holdout"))
+
+    def local_time(self, now: datetime) -> datetime:
+        """`now` in the time zone whose days budgets and reports count."""
+        return now.astimezone(self._zone)
+
+    def terms(self, response_id: str, now: datetime) -> Terms:
+        """What every candidate for this answer has to meet."""
+        auction = self.settings.auction
+        pace = None
+        if auction.pacing == "even":
+            share = elapsed_share(now, self._zone)
+            pace = Pace(share, response_id, self._derived("pacing"))
+        return Terms(auction.frequency_cap, pace, self.pctr)
+
+    @cached_property
     def floor_micros(self) -> int:
         """The lowest bid that this deployment takes."""
         return to_micros(self.settings.auction.floor)
+
+    @property
+    def pctr(self) -> float | None:
+        """The click rate at which impressions are priced; None where clicks are paid for."""
+        auction = self.settings.auction
+        return auction.pctr if auction.event == "impression" else None
+
+    @cached_property
+    def _zone(self) -> ZoneInfo:
+        return ZoneInfo(self.settings.auction.timezone)
+
+    def _derived(self, purpose: str) -> bytes:
+        return hmac.digest(self.secret, purpose.encode(), hashlib.sha256)
+
+
+def open_stores(store: Store, settings: Settings) -> dict[str, Any]:
+    """All that the service keeps in `store`, by the names that Services has for it."""
+    namespace, auction = settings.store.namespace, settings.auction
+    return {
+        "catalog": Catalog(store, namespace),
+        "advertisers": Advertisers(store, namespace),
+        "idempotency": IdempotencyStore(store, namespace, auction.idempotency_ttl_s),
+        "ledger": Ledger(store, namespace),
+        "receipts": Receipts(store, namespace, settings.receipts.retention_s),
+        "click_targets": ClickTargets(store, namespace, auction.charge_ttl_s),
+        "showings": Showings(store, namespace, auction.frequency_window_s),
+        "counters": Counters(store, namespace),
+    }

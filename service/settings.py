@@ -40,6 +40,11 @@ class Group(BaseModel):
 class HttpSettings(Group):
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
+    public_url: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description="Where browsers reach the service, for click addresses; none: as requests say",
+    )
     max_body_bytes: int = Field(1 << 20, ge=1024)
     max_import_bytes: int = Field(64 << 20, ge=1024)
     drain_s: int = Field(30, ge=0, description="How long a stop waits for running requests")

@@ -3,24 +3,33 @@
 Knows nothing of where the chunks come from or where the parts go.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
 
 from models.contract.markers import FaultKind, MarkedAd, MarkerReader, Segment, SegmentKind
-
 from models.engine.interface import Chunk
 from service.answer import AdPart, FinishReason, TextPart
-from service.auction.charge import first_price
+from service.auction.charge import Charge, first_price
 from service.auction.eligibility import EligibleAd
+
+
+@dataclass(frozen=True, slots=True)
+class Billing:
+    """The terms of this answer's charges. pctr: as of `first_price`. token: signs the click on an
+    ad at a position (from 1)."""
+
+    currency: str
+    expires_at: datetime
+    pctr: float | None
+    token: Callable[[Charge, int], str | None]
 
 
 class Writing:
     """Chunks go in, parts that may be shown come out; faulty insertions stay text, unpriced."""
 
-    def __init__(
-        self, offers: Sequence[EligibleAd], max_ads: int, currency: str, expires_at: datetime
-    ) -> None:
+    def __init__(self, offers: Sequence[EligibleAd], max_ads: int, billing: Billing) -> None:
         self.marked = [MarkedAd(offer.ad.ad_id, offer.ad.title) for offer in offers]
         self.reader = MarkerReader(self.marked, max_ads)
         self.parts: list[TextPart | AdPart] = []
@@ -29,8 +38,8 @@ class Writing:
         self.token_count = 0
         self.finish_reason: FinishReason = "abort"
         self._offers = {offer.ad.ad_id: offer for offer in offers}
-        self._currency = currency
-        self._expires_at = expires_at
+        self._billing = billing
+        self._ads_count = 0
         self._raw: list[str] = []
 
     def take(self, chunk: Chunk) -> list[TextPart | AdPart]:
@@ -62,5 +71,7 @@ class Writing:
     def _part(self, segment: Segment) -> TextPart | AdPart:
         if segment.kind is SegmentKind.TEXT or segment.ad_id is None:
             return TextPart(segment.text)
-        offer = self._offers[segment.ad_id]
-        return AdPart(offer, segment, first_price(offer, self._currency, self._expires_at))
+        offer, billing = self._offers[segment.ad_id], self._billing
+        self._ads_count += 1
+        charge = first_price(offer, billing.currency, billing.expires_at, billing.pctr)
+        return AdPart(offer, segment, charge, billing.token(charge, self._ads_count))

@@ -91,11 +91,11 @@ def find_key(keys: tuple[ApiKey, ...], authorization: str) -> ApiKey | None:
 
 def scope_needed(method: str, path: str) -> Scope | None:
     """The scope that a request needs; None where anybody may. Unlisted paths need `admin`."""
-    if path in {"/healthz", "/readyz", "/openapi.json", "/docs"}:
+    if path in {"/healthz", "/readyz", "/openapi.json", "/docs"} or path.startswith("/c/"):
         return None
     if path == "/metrics":
         return Scope.METRICS
-    if path == "/respond":
+    if path in {"/respond", "/v1/clicks"}:
         return Scope.RESPOND
     return Scope.ADMIN
 

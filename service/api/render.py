@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from fastapi.sse import format_sse_event
-from models.contract.markers import Fault
 
+from models.contract.markers import Fault
 from service.answer import DISCLOSURE, AdPart, Answer, TextPart
 from service.api.schemas import (
     AdSegment,
@@ -25,15 +26,27 @@ from service.auction.money import to_text
 _MARKDOWN_SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#|!~])")
 
 
-def as_response(answer: Answer) -> RespondResponse:
+@dataclass(frozen=True, slots=True)
+class ClickLink:
+    """Makes the addresses that count clicks. base_url: where browsers reach this service."""
+
+    base_url: str
+
+    def to(self, part: AdPart) -> str | None:
+        """The address for an ad in an answer; None where its clicks cost nothing."""
+        return f"{self.base_url.rstrip('/')}/c/{part.token}" if part.token else None
+
+
+def as_response(answer: Answer, link: ClickLink) -> RespondResponse:
     """The full response of `POST /respond`."""
     return RespondResponse(
         response_id=answer.response_id,
         answer=answer.text,
         segments=_segments(answer.parts),
-        markdown="".join(_markdown(part) for part in answer.parts),
-        ads=[_shown(part) for part in answer.ads],
+        markdown="".join(_markdown(part, link) for part in answer.parts),
+        ads=[_shown(part, link) for part in answer.ads],
         ads_unavailable=answer.offers.is_unavailable,
+        holdout=answer.offers.is_held_out,
         excluded=[
             ExcludedCandidate(ad_id=e.ad_id, reason=e.reason) for e in answer.offers.excluded
         ],
@@ -51,13 +64,13 @@ def as_response(answer: Answer) -> RespondResponse:
     )
 
 
-def as_event(part: TextPart | AdPart | RespondResponse) -> bytes:
+def as_event(part: TextPart | AdPart | RespondResponse, link: ClickLink) -> bytes:
     """One part of a stream as a server-sent event: `text`, `ad`, or `done` for the whole."""
     match part:
         case TextPart():
             return _event("text", TextSegment(text=part.text).model_dump_json())
         case AdPart():
-            return _event("ad", _shown(part).model_dump_json())
+            return _event("ad", _shown(part, link).model_dump_json())
         case RespondResponse():
             return _event("done", part.model_dump_json())
 
@@ -96,7 +109,7 @@ def _segments(parts: Iterable[TextPart | AdPart]) -> list[TextSegment | AdSegmen
     return segments
 
 
-def _shown(part: AdPart) -> ShownAd:
+def _shown(part: AdPart, link: ClickLink) -> ShownAd:
     charge = part.charge
     return ShownAd(
         ad_id=part.offer.ad.ad_id,
@@ -112,15 +125,16 @@ def _shown(part: AdPart) -> ShownAd:
             currency=charge.currency,
             expires_at=charge.expires_at.isoformat(timespec="seconds"),
         ),
-        click_url=None,
+        click_url=link.to(part),
     )
 
 
-def _markdown(part: TextPart | AdPart) -> str:
+def _markdown(part: TextPart | AdPart, link: ClickLink) -> str:
     if isinstance(part, TextPart):
         return part.text
     title = _MARKDOWN_SPECIAL.sub(r"\\\1", part.segment.text)
-    return f"[{title}](<{part.offer.ad.landing_url}>) ({DISCLOSURE})"
+    url = link.to(part) or part.offer.ad.landing_url
+    return f"[{title}](<{url}>) ({DISCLOSURE})"
 
 
 def _fault(fault: Fault) -> InsertionFault:

@@ -14,9 +14,10 @@ from starlette.types import Receive, Scope, Send
 from models.contract.neutral import neutralise
 from models.contract.prompt import Profile, Turn
 from service.answer import Answer, Ask
+from service.api.auth import Scope as KeyScope
 from service.api.once import Part, claim_once, fulfil
 from service.api.problems import documented, problem_body
-from service.api.render import as_event, as_response, error_event, replayed
+from service.api.render import ClickLink, as_event, as_response, error_event, replayed
 from service.api.schemas import RespondRequest, RespondResponse
 from service.auction.eligibility import Bid
 from service.errors import (
@@ -80,7 +81,8 @@ def router() -> APIRouter:
     ) -> Response:
         services: Services = request.app.state.services
         ask = as_ask(body, services, request.scope["state"])
-        parts = answer_parts(ask, services)
+        link = ClickLink(services.settings.http.public_url or str(request.base_url))
+        parts = answer_parts(ask, services, link)
         if idempotency_key is not None:
             claim = await claim_once(
                 services.idempotency,
@@ -96,7 +98,7 @@ def router() -> APIRouter:
         if not body.stream:
             return await _whole(parts)
         first = await anext(parts)
-        return EventStream(first, parts, ask.response_id)
+        return EventStream(first, parts, link, ask.response_id)
 
     return routes
 
@@ -106,6 +108,8 @@ def as_ask(body: RespondRequest, services: Services, state: dict[str, Any]) -> A
 
     state: what the door noted about the request. Raises InvalidRequest.
     """
+    if body.probe and not state["caller"].allows(KeyScope.ADMIN):
+        raise Forbidden("A probe needs the scope `admin`")
     limits, defaults = services.settings.limits, services.settings.generation
     if body.max_tokens is not None and body.max_tokens > limits.max_tokens:
         msg = f"must be at most {limits.max_tokens} in this deployment"
@@ -130,6 +134,8 @@ def as_ask(body: RespondRequest, services: Services, state: dict[str, Any]) -> A
         received_at=state["received_at"],
         deadline_at=state["received_at"] + deadline_ms / 1000,
         now=datetime.now(UTC),
+        caller=state["caller"].name,
+        is_probe=body.probe,
         trace_headers=state["trace_headers"],
     )
 
@@ -138,11 +144,11 @@ def _first(given: T | None, default: T) -> T:
     return default if given is None else given
 
 
-async def answer_parts(ask: Ask, services: Services) -> AsyncGenerator[Part]:
+async def answer_parts(ask: Ask, services: Services, link: ClickLink) -> AsyncGenerator[Part]:
     """The parts of the answer, then the response object, rendered once."""
     async with aclosing(respond(ask, services)) as parts:
         async for part in parts:
-            yield as_response(part) if isinstance(part, Answer) else part
+            yield as_response(part, link) if isinstance(part, Answer) else part
 
 
 async def _whole(parts: AsyncGenerator[Part]) -> Response:
@@ -170,7 +176,10 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, first: Part, parts: AsyncGenerator[Part], request_id: str) -> None:
+    def __init__(
+        self, first: Part, parts: AsyncGenerator[Part], link: ClickLink, request_id: str
+    ) -> None:
+        self.link = link
         self.first = first
         self.parts = parts
         self.request_id = request_id
@@ -186,10 +195,10 @@ class EventStream(Response):
 
         async with aclosing(self.parts):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            await write(as_event(self.first))
+            await write(as_event(self.first, self.link))
             try:
                 async for part in self.parts:
-                    await write(as_event(part))
+                    await write(as_event(part, self.link))
             except ProblemError as problem:
                 await write(error_event(json.dumps(problem_body(problem, self.request_id))))
             await write(b"", more_body=False)

@@ -88,6 +88,9 @@ class RespondRequest(Incoming):
     max_tokens: int | None = Field(None, ge=1, le=100_000)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     stream: bool = Field(False, description="Answer as server-sent events")
+    probe: bool = Field(
+        False, description="Only to see what would be shown: never recorded, counted or charged"
+    )
 
 
 class Span(BaseModel):
@@ -115,7 +118,9 @@ class ShownAd(BaseModel):
     span: Span
     disclosure: str = Field(examples=["Sponsored"])
     charge: ChargeTerms
-    click_url: str | None = Field(description="Where a click is counted; null while it is not")
+    click_url: str | None = Field(
+        description="Counts the click and leads to the landing page; null where clicks are free"
+    )
 
 
 class TextSegment(BaseModel):
@@ -182,6 +187,7 @@ class RespondResponse(BaseModel):
     markdown: str = Field(description="The answer with ads as labelled links")
     ads: list[ShownAd]
     ads_unavailable: bool = Field(description="The ad store was away: an answer without ads")
+    holdout: bool = Field(description="The user is one of those who get no ads, for comparison")
     excluded: list[ExcludedCandidate]
     faults: list[InsertionFault]
     model: ModelUsed

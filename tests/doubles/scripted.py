@@ -13,13 +13,12 @@ from models.engine.interface import (
     ModelIdentity,
     Usage,
 )
+from service.auction.signing_key import SigningKey, SigningKeys
 from service.life import Life
 from service.metrics import create_metrics
-from service.services import Services
-from service.settings import Settings
-from service.store.catalog import Catalog
+from service.services import Services, open_stores
+from service.settings import Settings, StoreSettings
 from service.store.connection import Store
-from service.store.idempotency import IdempotencyStore
 
 
 class ScriptedEngine:
@@ -58,14 +57,18 @@ class ScriptedEngine:
     async def close(self) -> None: ...
 
 
-def scripted_services(store: Store, engine: Any, **settings: Any) -> Services:
-    """A service around `engine` and the catalogue `test` of `store`."""
+def scripted_services(
+    store: Store, engine: Any, namespace: str = "test", **settings: Any
+) -> Services:
+    """A service around `engine` and what `store` keeps under `namespace`."""
+    chosen = Settings(store=StoreSettings(namespace=namespace), **settings)
+    key = SigningKey("k1", b"k" * 32)
     return Services(
-        settings=Settings(**settings),
+        settings=chosen,
         engine=engine,
-        catalog=Catalog(store, "test"),
-        idempotency=IdempotencyStore(store, "test", 60),
+        signing=SigningKeys(key, (key,)),
         metrics=create_metrics(),
         life=Life(),
         secret=b"s" * 32,
+        **open_stores(store, chosen),
     )

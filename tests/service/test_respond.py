@@ -56,7 +56,7 @@ async def store(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Store
 def ask(**changes: Any) -> Ask:
     return replace(
         Ask(
-            response_id="resp_1",
+            response_id="resp_" + "0" * 32,
             query="Which shoes?",
             bids=tuple(Bid(ad.ad_id, 1_250_000 + i) for i, ad in enumerate(ADS)),
             conversation=(),
@@ -71,6 +71,7 @@ def ask(**changes: Any) -> Ask:
             received_at=monotonic(),
             deadline_at=monotonic() + 30,
             now=datetime.now(UTC),
+            caller="anonymous",
         ),
         **changes,
     )

@@ -18,6 +18,7 @@ from service.api import problems, respond
 from service.api.access import Access
 from service.api.door import Door
 from service.auction.ad import Ad
+from service.receipt import is_genuine
 from service.services import Services
 from service.store.catalog import Catalog
 from service.store.connection import Store
@@ -46,8 +47,7 @@ async def serving(
     await Catalog(store, namespace).put(make_ad("Ad-1", title=TITLE))
 
     def serve(*script: str | EngineError, pause: bool = False) -> Services:
-        services = scripted_services(store, ScriptedEngine(script, pause))
-        return replace(services, catalog=Catalog(store, namespace))
+        return scripted_services(store, ScriptedEngine(script, pause), namespace)
 
     return serve
 
@@ -83,8 +83,55 @@ class TestRendering:
     ) -> None:
         async with client(serving("Try ", MARKER, ".")) as http:
             body = (await http.post("/respond", json=ASK)).json()
-        link = r"[Trail \[2-Pack\] \*Boots\*](<https://www.trailhead-boots.example/>) (Sponsored)"
+        click_url = body["ads"][0]["click_url"]
+        assert click_url.startswith("http://test/c/")
+        link = rf"[Trail \[2-Pack\] \*Boots\*](<{click_url}>) (Sponsored)"
         assert body["markdown"] == f"Try {link}."
+
+    async def test_a_probe_shows_what_it_would_and_leaves_nothing_behind(
+        self, serving: Callable[..., Services]
+    ) -> None:
+        services = serving("Try ", MARKER, ".")
+        async with client(services) as http:
+            body = (await http.post("/respond", json={**ASK, "probe": True})).json()
+        assert [ad["click_url"] for ad in body["ads"]] == [None]
+        assert await services.receipts.get(body["response_id"]) is None
+
+    async def test_every_other_answer_leaves_a_receipt(
+        self, serving: Callable[..., Services]
+    ) -> None:
+        services = serving("Try ", MARKER, ".")
+        async with client(services) as http:
+            body = (await http.post("/respond", json=ASK)).json()
+        signed = json.loads(await services.receipts.get(body["response_id"]) or b"")
+        assert signed["receipt"]["insertions"][0]["charge"]["price_micros"] == 100_000
+        assert is_genuine(signed["receipt"], signed["signature"], services.signing)
+
+    async def test_a_held_out_user_gets_the_answer_without_ads(
+        self, serving: Callable[..., Services]
+    ) -> None:
+        services = serving("Fine.")
+        auction = services.settings.auction.model_copy(update={"holdout_share": 1.0})
+        settings = services.settings.model_copy(update={"auction": auction})
+        async with client(replace(services, settings=settings)) as http:
+            held = (await http.post("/respond", json={**ASK, "user_id": "u1"})).json()
+            nobody = (await http.post("/respond", json=ASK)).json()
+        assert (held["holdout"], held["excluded"]) == (True, [])
+        assert nobody["holdout"] is False
+
+    async def test_paid_impressions_are_charged_with_the_record(
+        self, serving: Callable[..., Services]
+    ) -> None:
+        services = serving("Try ", MARKER, ".")
+        update = {"event": "impression", "pctr": 0.05}
+        auction = services.settings.auction.model_copy(update=update)
+        settings = services.settings.model_copy(update={"auction": auction})
+        services = replace(services, settings=settings)
+        async with client(services) as http:
+            body = (await http.post("/respond", json=ASK)).json()
+        assert body["ads"][0]["charge"]["event"] == "impression"
+        charges = await services.ledger.charges(body["response_id"])
+        assert charges["Ad-1"].amount_micros == 5_000
 
     async def test_a_second_mention_is_text_and_not_a_second_charge(
         self, serving: Callable[..., Services]

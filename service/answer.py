@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from time import monotonic
 from typing import Literal
@@ -69,7 +69,7 @@ class Offers:
             for offer in self.eligible
             if offer.ad.ad_id not in ids
         )
-        return Offers(tuple(kept), self.excluded + dropped, self.is_unavailable)
+        return replace(self, eligible=tuple(kept), excluded=self.excluded + dropped)
 
 
 @dataclass(frozen=True, slots=True)

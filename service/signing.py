@@ -61,8 +61,7 @@ def _make(path: Path) -> None:
     fresh.touch(mode=0o600)
     try:
         fresh.write_text(f"{_HEADER}{new_line()}\n", encoding="utf-8")
-        if not path.exists():
-            os.link(fresh, path)
+        os.link(fresh, path)
     except FileExistsError:
         pass  # another process was first, and its file is whole
     finally:

@@ -16,23 +16,24 @@ if held then return {'duplicate', held} end
 local ad = redis.call('HGET', KEYS[3], ad_id)
 if not ad then return {'budget_exhausted'} end
 
-local left
-local function take(amount, key, id)
-  if type(amount) ~= 'string' then return true end
+local limits, is_limited = {}, false
+local function covers(amount, key, id)
+  if type(amount) ~= 'string' then
+    limits[#limits + 1] = ''
+    return true
+  end
   -- a decimal of at most 6 places: the nearest double, times 1e6, rounds to the exact micros
   local limit = math.floor(tonumber(amount) * 1000000 + 0.5)
-  local rest = limit - tonumber(redis.call('HGET', key, id) or '0') - price
-  if not left or rest < left then left = rest end
-  return rest >= 0
+  limits[#limits + 1] = string.format('%.0f', limit)
+  is_limited = true
+  return tonumber(redis.call('HGET', key, id) or '0') + price <= limit
 end
-local function covered(raw, total_key, day_key, id)
-  if not raw then return true end
-  local budget = cjson.decode(raw).budget
-  return take(budget.total, total_key, id) and take(budget.daily, day_key, id)
+local function can_pay(raw, total_key, day_key, id)
+  local budget = raw and cjson.decode(raw).budget or {}
+  return covers(budget.total, total_key, id) and covers(budget.daily, day_key, id)
 end
-local advertiser = redis.call('HGET', KEYS[4], advertiser_id)
-if not covered(ad, KEYS[5], KEYS[6], ad_id)
-  or not covered(advertiser, KEYS[7], KEYS[8], advertiser_id)
+if not can_pay(ad, KEYS[5], KEYS[6], ad_id)
+  or not can_pay(redis.call('HGET', KEYS[4], advertiser_id), KEYS[7], KEYS[8], advertiser_id)
 then return {'budget_exhausted'} end
 
 redis.call('HINCRBY', KEYS[5], ad_id, ARGV[6])
@@ -47,9 +48,9 @@ local entry = {
   'event', ARGV[5], 'price', ARGV[6], 'bid', ARGV[7], 'position', ARGV[8], 'day', ARGV[9],
   'at', ARGV[10],
 }
-if left then
-  entry[#entry + 1] = 'left'
-  entry[#entry + 1] = string.format('%.0f', left)
+if is_limited then
+  entry[#entry + 1] = 'limits'
+  entry[#entry + 1] = table.concat(limits, ',')
 end
 redis.call('XADD', KEYS[2], '*', unpack(entry))
 redis.call('HINCRBY', KEYS[9], ARGV[13] .. '\\31' .. ad_id, 1)

@@ -25,6 +25,14 @@ _GRACE_S = 86_400
 _REMEMBERED = 10_000
 _LANDING = TypeAdapter(Url)
 
+_WRITE = """
+for id, shown in pairs(cjson.decode(ARGV[2])) do
+  redis.call('HSET', KEYS[1], id, cjson.encode(shown))
+  redis.call('HSET', KEYS[2], id, shown[2])
+end
+redis.call('EXPIRE', KEYS[1], ARGV[1])
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class ClickTarget:
@@ -45,15 +53,14 @@ class ClickTargets:
         self._remembered: OrderedDict[str, str] = OrderedDict()
 
     def write(self, redis: Redis, response_id: str, ads: Sequence[Ad]) -> None:
-        """Put the commands that keep the shown `ads` on a pipeline; none where there are no ads."""
+        """Put the command that keeps the shown `ads` on a pipeline; none where there are no ads."""
         if not ads:
             return
-        shown_key = self._shown_key(response_id)
+        shown = {ad.ad_id: (ad.advertiser_id, ad.landing_url) for ad in ads}
+        keys = (self._shown_key(response_id), f"{self._prefix}landings")
+        redis.eval(_WRITE, len(keys), *keys, self._ttl_s, json.dumps(shown))
         for ad in ads:
-            redis.hset(shown_key, ad.ad_id, json.dumps([ad.advertiser_id, ad.landing_url]))
-            redis.hset(f"{self._prefix}landings", ad.ad_id, ad.landing_url)
             self._remember(ad.ad_id, ad.landing_url)
-        redis.expire(shown_key, self._ttl_s)
 
     async def find(self, response_id: str, ad_id: str) -> ClickTarget:
         """Where a click leads now, in one round trip. Raises StoreUnavailable."""

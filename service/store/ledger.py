@@ -32,6 +32,7 @@ from service.auction.charge import Event, charge_id
 from service.store.charge_script import CHARGE, CHARGE_SHA1
 from service.store.connection import Store
 
+NO_LIMITS = (None, None, None, None)
 _PAGE = 1_000
 _METRICS: Mapping[Event, str] = {"click": "clicks", "impression": "impressions_charged"}
 
@@ -93,8 +94,9 @@ class Recorded:
 class LedgerEntry:
     """A charge as the ledger keeps it.
 
-    position_in_stream: orders all entries. left_micros: what the tightest budget had left after it;
-    None where no budget has a limit. day: ISO text.
+    position_in_stream: orders all entries. day: ISO text. limits_micros: the budgets that it was
+    taken from as they were: the ad's in all and per day, the advertiser's in all and per day; None
+    where there is no limit.
     """
 
     position_in_stream: str
@@ -108,7 +110,7 @@ class LedgerEntry:
     position: int
     day: str
     at_ms: int
-    left_micros: int | None
+    limits_micros: tuple[int | None, ...]
 
 
 class Ledger:
@@ -214,8 +216,12 @@ def as_entry(raw: Any) -> LedgerEntry:
         position=int(fields["position"]),
         day=fields["day"],
         at_ms=int(fields["at"]),
-        left_micros=int(fields["left"]) if "left" in fields else None,
+        limits_micros=_limits(fields["limits"]) if "limits" in fields else NO_LIMITS,
     )
+
+
+def _limits(text: str) -> tuple[int | None, ...]:
+    return tuple(int(limit) if limit else None for limit in text.split(","))
 
 
 def _arguments(request: ChargeRequest) -> tuple[str | int, ...]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from service import signing
 from service.signing import FILE_NAME, SigningKeysError, load_keys, new_line
 
 
@@ -35,6 +36,20 @@ def test_processes_that_start_together_agree(tmp_path: Path) -> None:
         thread.join()
     assert len(found) == 8
     assert all(keys == found[0] for keys in found)
+
+
+def test_the_file_of_a_process_that_was_first_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    firsts = f"abc {'0f' * 32}"
+
+    def new_line_while_another_process_makes_the_file() -> str:
+        (tmp_path / FILE_NAME).write_text(firsts)
+        return new_line()
+
+    monkeypatch.setattr(signing, "new_line", new_line_while_another_process_makes_the_file)
+    assert load_keys(tmp_path).current.key_id == "abc"
+    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
 
 
 def test_the_first_key_signs_and_all_are_valid(tmp_path: Path) -> None:

@@ -98,6 +98,12 @@ def test_a_cut_token_is_a_forgery() -> None:
             read(token[:end], KEYS)
 
 
+@pytest.mark.parametrize("size", range(20))
+def test_a_version_and_little_else_is_a_forgery(size: int) -> None:
+    with pytest.raises(ForgedToken):
+        read(urlsafe_b64encode(b"\x01" * size).rstrip(b"=").decode(), KEYS)
+
+
 def test_every_valid_key_is_believed_and_no_other() -> None:
     assert read(sign(TERMS, OTHER), KEYS) == TERMS
     with pytest.raises(ForgedToken):

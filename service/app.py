@@ -6,8 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from fastapi import FastAPI, Security
-from fastapi.security import HTTPBearer
+from fastapi import FastAPI
 
 from models.engine.interface import Engine, EngineDead, EngineError
 from service import tracing
@@ -23,7 +22,7 @@ from service.api import (
     top_ups,
 )
 from service.api.access import Access
-from service.api.auth import read_keys
+from service.api.auth import document_keys, read_keys
 from service.api.door import Door
 from service.life import Life
 from service.metrics import Metrics, create_metrics
@@ -63,12 +62,13 @@ def create_app(
         summary="Ad serving where the language model is the auction",
         lifespan=lifespan,
         responses=problems.documented(),
-        dependencies=[Security(HTTPBearer(auto_error=False))],
         redoc_url=None,
     )
     for resource in RESOURCES:
         app.include_router(resource.router())
     problems.install(app)
+    if settings.auth.keys_file:
+        document_keys(app)
     keys = read_keys(settings.auth.keys_file) if settings.auth.keys_file else ()
     app.add_middleware(Door, settings=settings, keys=keys, metrics=metrics, life=life)
     app.add_middleware(Access, metrics=metrics)

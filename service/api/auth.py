@@ -11,6 +11,9 @@ import secrets
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
 
 
 class Scope(StrEnum):
@@ -98,6 +101,23 @@ def scope_needed(method: str, path: str) -> Scope | None:
     if path in {"/respond", "/v1/clicks"}:
         return Scope.RESPOND
     return Scope.ADMIN
+
+
+def document_keys(app: FastAPI) -> None:
+    """Have the OpenAPI say which operations need a key."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = plain()
+        for path, operations in schema["paths"].items():
+            for method, operation in operations.items():
+                if scope_needed(method.upper(), path) is not None:
+                    operation["security"] = [{"apiKey": []}]
+        schemes = schema["components"].setdefault("securitySchemes", {})
+        schemes["apiKey"] = {"type": "http", "scheme": "bearer"}
+        return schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def _digest(secret: str) -> str:

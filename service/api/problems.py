@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -102,6 +103,9 @@ def _document(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = plain()
+            for operations in schema["paths"].values():
+                for operation in operations.values():
+                    _say_problem(operation)
             schemas = schema["components"]["schemas"]
             for name in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(name, None)
@@ -112,6 +116,12 @@ def _document(app: FastAPI) -> None:
         return app.openapi_schema or {}
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _say_problem(operation: dict[str, Any]) -> None:
+    invalid = operation["responses"].get("422", {}).get("content", {}).get("application/json")
+    if invalid and invalid["schema"].get("$ref", "").endswith("/HTTPValidationError"):
+        operation["responses"]["422"] = documented(InvalidRequest)[422]
 
 
 def _request_id(request: Request) -> str | None:
@@ -155,7 +165,16 @@ async def _on_http_exception(request: Request, raised: Exception) -> Response:
         problem.code, problem.detail = f"http_{raised.status_code}", ""
     response = problem_response(problem, _request_id(request))
     response.headers.update(raised.headers or {})
+    if raised.status_code == 405:
+        response.headers["Allow"] = ", ".join(_methods(request))
     return response
+
+
+def _methods(request: Request) -> list[str]:
+    """What the path of a request understands: Starlette's own answer stops at its first route."""
+    routes = (route for route in request.app.routes if isinstance(route, APIRoute))
+    path = request.scope["path"]
+    return sorted({m for route in routes if route.path_regex.match(path) for m in route.methods})
 
 
 async def _on_bug(request: Request, bug: Exception) -> Response:

@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
+from fastapi import FastAPI
 from prometheus_client import Counter
 
 from models.contract.prompt import Turn
 from models.contract.reading import Segment, SegmentKind
 from models.engine.interface import ModelIdentity, Usage
 from service.answer import AdPart, Answer, Ask, Offers, Stages, TextPart
+from service.api import clicks, problems
 from service.auction.ad import Ad
 from service.auction.charge import first_price
 from service.auction.click_token import ClickTerms, sign
@@ -26,6 +29,7 @@ from service.store.receipts import Receipts
 from service.store.showings import Showings
 
 KEY = SigningKey("k1", b"1" * 32)
+BROWSER = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"}
 
 
 @dataclass
@@ -107,6 +111,21 @@ class Accounts:
 
         signed = sign_receipt(receipt, self.signing.current)
         await self.receipts.save(answer.response_id, signed, user, now, also)
+
+
+def click_client(parts: Accounts) -> httpx.AsyncClient:
+    """A browser that follows no redirects, before the routes of clicks."""
+    app = FastAPI()
+    app.include_router(clicks.router())
+    problems.install(app)
+    app.state.services = parts
+    transport = httpx.ASGITransport(app)
+    return httpx.AsyncClient(transport=transport, base_url="http://test", headers=BROWSER)
+
+
+async def charged(parts: Accounts) -> list[int]:
+    """The amounts in the ledger, in order."""
+    return [entry.price_micros async for entry in parts.ledger.entries()]
 
 
 def accounts(store: Store, namespace: str, **settings: Any) -> Accounts:

@@ -61,6 +61,8 @@ class Accounts:
     signing: SigningKeys
     metrics: ClickMetrics
     secret: bytes = b"s" * 32
+    latest: Answer | None = None
+    """The answer that was given last."""
 
     async def answer(
         self,
@@ -75,8 +77,9 @@ class Accounts:
         expires_at = now + timedelta(seconds=self.settings.auction.charge_ttl_s)
         response_id = f"resp_{uuid.uuid4().hex}"
         answer = _answer(response_id, ads, bid_micros, expires_at)
+        self.latest = answer
         if is_recorded:
-            await self._record(answer, now, user_id)
+            await self.record(answer, now, user_id)
         terms = [
             ClickTerms(
                 response_id=response_id,
@@ -92,7 +95,10 @@ class Accounts:
         ]
         return response_id, [sign(term, self.signing.current) for term in terms]
 
-    async def _record(self, answer: Answer, now: datetime, user_id: str | None) -> None:
+    async def record(
+        self, answer: Answer, now: datetime, user_id: str | None = None
+    ) -> list[bytes]:
+        """Keep what `answer` leaves behind; the tokens of clicks that came before."""
         user = None if user_id is None else pseudonym(user_id, self.secret)
         receipt = build_receipt(
             _ask(answer, now, user_id),
@@ -110,7 +116,8 @@ class Accounts:
                 self.showings.command(redis, user, answer.response_id, ad_ids, now)
 
         signed = sign_receipt(receipt, self.signing.current)
-        await self.receipts.save(answer.response_id, signed, user, now, also)
+        parked, *_ = await self.receipts.save(answer.response_id, signed, user, now, also)
+        return list(parked)
 
 
 def click_client(parts: Accounts) -> httpx.AsyncClient:

@@ -141,7 +141,8 @@ class TestFollow:
     async def test_an_answer_that_left_no_record_is_not_billed(
         self, parts: Accounts, ad: Ad, http: httpx.AsyncClient
     ) -> None:
-        _, [token] = await parts.answer(ad, is_recorded=False)
+        given_at = datetime.now(UTC) - timedelta(hours=1)
+        _, [token] = await parts.answer(ad, given_at=given_at, is_recorded=False)
         assert (await http.get(f"/c/{token}")).headers["location"] == PAGE
         assert await charged(parts) == []
         assert parts.metrics.seen() == {"unrecorded": 1}

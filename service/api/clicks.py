@@ -15,7 +15,7 @@ from service.api.problems import documented
 from service.api.schemas import Incoming
 from service.auction.click_quality import NoClick, no_click
 from service.auction.click_token import MAX_CHARACTERS, ClickTerms, ForgedToken, read
-from service.click import ClickOutcome, Settled, settle
+from service.click import ClickOutcome, Settled, settle, settle_or_park
 from service.errors import (
     Forbidden,
     InvalidRequest,
@@ -62,7 +62,8 @@ class ClickResult(BaseModel):
     """What a click came to."""
 
     state: ClickState = Field(
-        description="`invalid`: the token is forged, or its answer left no receipt (yet)"
+        description="`invalid`: the token is forged, or its answer left no receipt; while the"
+        " answer is being written, report again when it is done"
     )
     charge_id: str | None
     amount_micros: int = Field(ge=0, description="Charged for this ad and answer by this event")
@@ -98,7 +99,7 @@ async def follow(token: Token, request: Request) -> Response:
         _count(services, ClickOutcome.FORGED)
         raise NotFound("This link was not made here") from forged
     ignored = no_click(request.method, request.headers)
-    landing_url, outcome = await _followed(terms, ignored, services)
+    landing_url, outcome = await _followed(token, terms, ignored, services)
     _count(services, outcome)
     if landing_url is None and outcome is ClickOutcome.STORE_UNAVAILABLE:
         raise StoreDown(retry_after_ms=_RETRY_AFTER_MS)
@@ -128,7 +129,7 @@ async def report_click(body: ClickReport, request: Request) -> ClickResult:
 
 
 async def _followed(
-    terms: ClickTerms, ignored: NoClick | None, services: Services
+    token: str, terms: ClickTerms, ignored: NoClick | None, services: Services
 ) -> tuple[str | None, ClickOutcome | NoClick]:
     """Where the click leads, if that is known, and what became of it."""
     landing_url = services.click_targets.remembered(terms.ad_id)
@@ -137,7 +138,7 @@ async def _followed(
         landing_url = target.landing_url or landing_url
         if ignored is not None or landing_url is None:
             return landing_url, ignored or ClickOutcome.UNRECORDED
-        settled = await settle(terms, target, services, datetime.now(UTC))
+        settled = await settle_or_park(token, terms, target, services, datetime.now(UTC))
     except StoreUnavailable:
         # whether a charge was made is not known; a repeated one would be a duplicate
         return landing_url, ClickOutcome.STORE_UNAVAILABLE

@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
+from fastapi import FastAPI
 from prometheus_client import Counter
 
 from models.contract.prompt import Turn
 from models.contract.reading import Segment, SegmentKind
 from models.engine.interface import ModelIdentity, Usage
 from service.answer import AdPart, Answer, Ask, Offers, Stages, TextPart
+from service.api import clicks, problems
 from service.auction.ad import Ad
 from service.auction.charge import first_price
 from service.auction.click_token import ClickTerms, sign
@@ -26,6 +29,7 @@ from service.store.receipts import Receipts
 from service.store.showings import Showings
 
 KEY = SigningKey("k1", b"1" * 32)
+BROWSER = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"}
 
 
 @dataclass
@@ -57,6 +61,8 @@ class Accounts:
     signing: SigningKeys
     metrics: ClickMetrics
     secret: bytes = b"s" * 32
+    latest: Answer | None = None
+    """The answer that was given last."""
 
     async def answer(
         self,
@@ -71,8 +77,9 @@ class Accounts:
         expires_at = now + timedelta(seconds=self.settings.auction.charge_ttl_s)
         response_id = f"resp_{uuid.uuid4().hex}"
         answer = _answer(response_id, ads, bid_micros, expires_at)
+        self.latest = answer
         if is_recorded:
-            await self._record(answer, now, user_id)
+            await self.record(answer, now, user_id)
         terms = [
             ClickTerms(
                 response_id=response_id,
@@ -88,7 +95,10 @@ class Accounts:
         ]
         return response_id, [sign(term, self.signing.current) for term in terms]
 
-    async def _record(self, answer: Answer, now: datetime, user_id: str | None) -> None:
+    async def record(
+        self, answer: Answer, now: datetime, user_id: str | None = None
+    ) -> list[bytes]:
+        """Keep what `answer` leaves behind; the tokens of clicks that came before."""
         user = None if user_id is None else pseudonym(user_id, self.secret)
         receipt = build_receipt(
             _ask(answer, now, user_id),
@@ -106,7 +116,23 @@ class Accounts:
                 self.showings.command(redis, user, answer.response_id, ad_ids, now)
 
         signed = sign_receipt(receipt, self.signing.current)
-        await self.receipts.save(answer.response_id, signed, user, now, also)
+        parked, *_ = await self.receipts.save(answer.response_id, signed, user, now, also)
+        return list(parked)
+
+
+def click_client(parts: Accounts) -> httpx.AsyncClient:
+    """A browser that follows no redirects, before the routes of clicks."""
+    app = FastAPI()
+    app.include_router(clicks.router())
+    problems.install(app)
+    app.state.services = parts
+    transport = httpx.ASGITransport(app)
+    return httpx.AsyncClient(transport=transport, base_url="http://test", headers=BROWSER)
+
+
+async def charged(parts: Accounts) -> list[int]:
+    """The amounts in the ledger, in order."""
+    return [entry.price_micros async for entry in parts.ledger.entries()]
 
 
 def accounts(store: Store, namespace: str, **settings: Any) -> Accounts:

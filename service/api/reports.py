@@ -5,6 +5,7 @@ Made of counters, so a report takes time by the number of ads and days, not of c
 
 import asyncio
 import heapq
+import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import date, datetime, timedelta
@@ -12,6 +13,8 @@ from typing import Annotated
 from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
 
 from service.api.problems import documented
 from service.api.report_schemas import (
@@ -38,12 +41,22 @@ _RETRY_AFTER_MS = 1_000
 _NOBODY = Account("")
 
 By = Annotated[ReportBy, Query()]
-FirstDay = Annotated[date | None, Query(alias="from", description="Default: a week")]
-LastDay = Annotated[date | None, Query(alias="to", description="Default: today")]
+
+
+def _written_out(day: str) -> str:
+    """Only YYYY-MM-DD: a bare number would be read as seconds since 1970."""
+    if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", day) is None:
+        raise PydanticCustomError("day", "must be a day, as YYYY-MM-DD")
+    return day
+
+
+CalendarDay = Annotated[date, BeforeValidator(_written_out)]
+FirstDay = Annotated[CalendarDay | None, Query(alias="from", description="Default: a week")]
+LastDay = Annotated[CalendarDay | None, Query(alias="to", description="Default: today")]
 Format = Annotated[
     ReportFormat | None, Query(alias="format", description="Default: as `Accept` says, else JSON")
 ]
-Day = Annotated[date | None, Query(description="Default: today")]
+Day = Annotated[CalendarDay | None, Query(description="Default: today")]
 Limit = Annotated[int, Query(ge=1, le=100_000)]
 
 

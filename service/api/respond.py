@@ -50,7 +50,17 @@ IdempotencyKey = Annotated[
 ]
 _OK = {
     "description": "The answer; with `stream: true` as events `text`, `ad`, `done`, `error`",
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    "content": {
+        "text/event-stream": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "event": {"enum": ["text", "ad", "done", "error"]},
+                    "data": {"type": "string", "description": "JSON"},
+                },
+            }
+        }
+    },
 }
 _PROBLEMS = documented(
     BodyTooLarge,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from service import cli_ads, cli_keys, cli_probe, cli_receipt, cli_report, cli_respond
+from service import cli_ads, cli_keys, cli_ledger, cli_probe, cli_receipt, cli_report, cli_respond
 from service.settings import SettingsError, load_settings
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
 app.add_typer(cli_ads.app, name="ads")
 app.add_typer(cli_keys.app, name="keys")
 app.add_typer(cli_receipt.app, name="receipt")
+app.add_typer(cli_ledger.app, name="ledger")
 app.command("respond")(cli_respond.ask)
 app.command("report")(cli_report.report)
 app.command("probe")(cli_probe.probe)

@@ -7,11 +7,13 @@ that the ads were shown.
 
 import logging
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from service import tracing
 from service.answer import Answer, Ask
+from service.click import settle_parked
 from service.receipt import build_receipt, pseudonym, sign_receipt
 from service.services import Services
 from service.store.connection import StoreUnavailable
@@ -42,13 +44,15 @@ async def _keep(ask: Ask, answer: Answer, services: Services) -> None:
     )
     user = None if ask.user_id is None else pseudonym(ask.user_id, services.secret)
     try:
-        await services.receipts.save(
+        given = await services.receipts.save(
             answer.response_id,
             sign_receipt(receipt, services.signing.current),
             user,
             ask.now,
             *_commands(ask, answer, user, services),
         )
+        if answer.ads:  # the last command's: clicks that came while the answer was written
+            await settle_parked(given[-1], answer, services, datetime.now(UTC))
     except StoreUnavailable:
         services.metrics.unrecorded.inc()
         log.warning("an answer could not be recorded: the store is away")
@@ -69,7 +73,6 @@ def _commands(
     yield lambda pipeline: services.counters.count(pipeline, at.date(), served)
     if not ads:
         return
-    yield lambda pipeline: services.click_targets.write(pipeline, answer.response_id, ads)
     if user is not None and services.settings.auction.frequency_cap is not None:
         ad_ids = [ad.ad_id for ad in ads]
         yield lambda pipeline: services.showings.command(
@@ -89,6 +92,7 @@ def _commands(
                 dedupe_ttl_s=services.receipts.retention_s + _AFTERLIFE_S,
             )
             yield partial(services.ledger.command, request=request)
+    yield lambda pipeline: services.click_targets.write(pipeline, answer.response_id, ads)
 
 
 def _measure(answer: Answer, services: Services) -> None:

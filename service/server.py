@@ -42,7 +42,7 @@ def run(settings: Settings) -> int:
     try:
         return uvloop.run(_serve(settings))
     except StartError as error:
-        Console(stderr=True).print(f"[bold red]Not started:[/] {error}")
+        Console(stderr=True).print(f"[bold red]Not started:[/] {error}", soft_wrap=True)
         return 1
 
 

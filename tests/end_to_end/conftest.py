@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from models.provision import ServableModel
@@ -71,8 +72,7 @@ class Service:
 
     def children(self) -> list[int]:
         """Process ids of the service's children, engine and Valkey among them."""
-        task = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(pid) for pid in task.read_text().split()]
+        return [child.pid for child in psutil.Process(self.process.pid).children()]
 
     def child(self, word: str) -> int:
         """The child whose command line or name holds `word`."""

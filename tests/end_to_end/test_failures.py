@@ -89,7 +89,7 @@ class TestStart:
     def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "service.cli", "serve", *arguments],
-            env={**os.environ, **variables},
+            env={**os.environ, "COLUMNS": "500", **variables},
             capture_output=True,
             text=True,
             timeout=60,

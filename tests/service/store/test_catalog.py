@@ -7,7 +7,9 @@ import pytest
 from redis.asyncio import Redis
 
 from service.auction.ad import Ad
-from service.auction.eligibility import AdRecord
+from service.auction.advertiser import Advertiser
+from service.auction.eligibility import AdRecord, AdvertiserRecord
+from service.store.advertisers import Advertisers
 from service.store.catalog import Catalog, Imported, ImportInterrupted
 from service.store.connection import Store, StoreUnavailable
 
@@ -63,6 +65,38 @@ class TestFetch:
             "Ad-1": AdRecord(make_ad("Ad-1"), 7, 3),
             "Ad-2": AdRecord(make_ad("Ad-2"), 0, 0),
         }
+
+    async def test_gives_each_ads_advertiser_with_its_spending(
+        self, store: Store, namespace: str, make_ad: MakeAd
+    ) -> None:
+        counting = CountingStore(store)
+        catalog, advertisers = Catalog(counting, namespace), Advertisers(store, namespace)
+        payer = Advertiser.model_validate({"advertiser_id": "adv-1", "budget": {"total": 5}})
+        await advertisers.put(payer)
+        tricky = 'Say "advertiser_id":"adv-2" aloud'
+        await catalog.import_many(
+            [
+                make_ad("Ad-1", advertiser_id="adv-1", title=tricky, description=tricky),
+                make_ad("Ad-2", advertiser_id="adv-1"),
+                make_ad("Ad-3", advertiser_id="adv-3"),
+            ]
+        )
+        spent = f"{{{namespace}}}:spent:advertisers"
+        await store.run(lambda r: r.hset(f"{spent}:total", mapping={"adv-1": 7, "adv-2": 1}))
+        await store.run(lambda r: r.hset(f"{spent}:2030-05-17", mapping={"adv-1": 3, "adv-3": 2}))
+        counting.count = 0
+        records = await catalog.fetch(["Ad-1", "Ad-2", "Ad-3"], DAY)
+        assert counting.count == 1
+        entered, never_entered = AdvertiserRecord(payer, 7, 3), AdvertiserRecord(None, 0, 2)
+        found = [records[ad_id].advertiser for ad_id in ("Ad-1", "Ad-2", "Ad-3")]
+        assert found == [entered, entered, never_entered]
+
+    async def test_leaves_out_the_ads_of_a_damaged_advertiser(
+        self, catalog: Catalog, store: Store, namespace: str, make_ad: MakeAd
+    ) -> None:
+        await catalog.import_many([make_ad("Ad-1", advertiser_id="adv-1"), make_ad("Ad-2")])
+        await store.run(lambda redis: redis.hset(f"{{{namespace}}}:advertisers", "adv-1", "{}"))
+        assert set(await catalog.fetch(["Ad-1", "Ad-2"], DAY)) == {"Ad-2"}
 
     async def test_of_nothing_asks_nothing(self, store: Store, namespace: str) -> None:
         counting = CountingStore(store)

@@ -35,7 +35,7 @@ def ask(
 ) -> None:
     """Ask a question and stream the answer, with ads highlighted, charges and latency below.
 
-    llm-auction respond "What should I pack for a hike?" --ad Ad-1001=1.25 --ad Ad-1002=2
+    llm-auction respond "What should I pack for a hike?" --ad Ad-1001=1.25 --ad Ad-1020=2
     """
     wished = {"max_ads": max_ads, "max_tokens": max_tokens, "seed": seed}
     body = {

@@ -29,8 +29,9 @@ format: .venv/dev.done
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# `cpu` is what serving needs, `dev` holds that and what tests and checks need. The CPU build of
-# torch is on PyTorch's own index, unless pip already knows a place that has it.
+# `cpu` is what serving needs, `align` adds what simulation and training need, `dev` also what tests
+# and checks need. The CPU build of torch is on PyTorch's own index, unless pip already knows a place
+# that has it.
 .venv/%.done: requirements/%.lock pyproject.toml | .venv
 	@echo "Installing $$(grep -c == $<) packages of requirements/$*.lock; minutes the first time."
 	@torch=$$(grep '^torch==' $<); \
@@ -47,9 +48,11 @@ format: .venv/dev.done
 	@$(PYTHON) -m venv .venv
 
 lock:
-	for set in cpu dev; do uv pip compile pyproject.toml --extra cpu --extra otel \
-		$$([ $$set = dev ] && echo --extra dev) --python-version 3.11 --quiet \
-		--no-annotate --no-header --no-emit-find-links -o requirements/$$set.lock; done
+	compile() { uv pip compile pyproject.toml --python-version 3.11 --quiet --no-annotate --no-header \
+		--no-emit-find-links "$${@:2}" -o requirements/$$1.lock; }; \
+	compile cpu --extra cpu --extra otel; \
+	compile align --extra cpu --extra simulation --extra align; \
+	compile dev --extra cpu --extra otel --extra simulation --extra align --extra dev
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -56,12 +56,15 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One request to an engine. The answer must match `grammar`, EBNF in xgrammar's dialect."""
+    """One request to an engine.
+
+    The answer must match `grammar`, EBNF in xgrammar's dialect; None: it may be anything.
+    """
 
     request_id: str
     prompt: Prompt
     sampling: Sampling
-    grammar: str
+    grammar: str | None
     trace_headers: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -195,8 +195,9 @@ def _body(generation: Generation, model: str) -> dict[str, Any]:
         "top_p": sampling.top_p,
         "top_k": sampling.top_k,
         "max_tokens": sampling.max_tokens,
-        "structured_outputs": {"grammar": generation.grammar},
     }
+    if generation.grammar:
+        body["structured_outputs"] = {"grammar": generation.grammar}
     if sampling.seed is not None:
         body["seed"] = sampling.seed
     if sampling.logit_bias:

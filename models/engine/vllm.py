@@ -249,7 +249,7 @@ def _identity(model: ServableModel, engine: AsyncLLM) -> ModelIdentity:
     return ModelIdentity(model.name, model.revision or commit or "unknown")
 
 
-def _sampling_params(sampling: Sampling, grammar: str, room: int) -> SamplingParams:
+def _sampling_params(sampling: Sampling, grammar: str | None, room: int) -> SamplingParams:
     return SamplingParams(
         temperature=sampling.temperature,
         top_p=sampling.top_p,
@@ -257,7 +257,7 @@ def _sampling_params(sampling: Sampling, grammar: str, room: int) -> SamplingPar
         max_tokens=min(sampling.max_tokens, room),
         seed=sampling.seed,
         logit_bias=dict(sampling.logit_bias) if sampling.logit_bias else None,
-        structured_outputs=StructuredOutputsParams(grammar=grammar),
+        structured_outputs=StructuredOutputsParams(grammar=grammar) if grammar else None,
         output_kind=RequestOutputKind.DELTA,
         detokenize=False,  # vLLM would decode the whole prompt first, in this process's loop
     )

@@ -153,6 +153,17 @@ class AuthSettings(Group):
     keys_file: Path | None = Field(None, description="API keys, one a line: name scopes sha256")
 
 
+class SigningSettings(Group):
+    """Files for processes that share no state directory; without them it has its own."""
+
+    keys_file: Path | None = Field(
+        None, description="Keys of click tokens and receipts, one a line: id secret"
+    )
+    secret_file: Path | None = Field(
+        None, description="The deployment's secret: 32 bytes, or 64 hex digits"
+    )
+
+
 class LogSettings(Group):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -173,6 +184,7 @@ class Settings(BaseSettings):
     auction: AuctionSettings = AuctionSettings()
     receipts: ReceiptSettings = ReceiptSettings()
     auth: AuthSettings = AuthSettings()
+    signing: SigningSettings = SigningSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")

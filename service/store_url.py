@@ -20,6 +20,10 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, u
 _SENTINEL_OPTIONS = {"sentinel_username": "username", "sentinel_password": "password"}
 
 
+class StoreUrlError(ValueError):
+    """The address, or an option in it, is wrong; the message holds no password."""
+
+
 class StoreKind(StrEnum):
     """Who knows which server to ask."""
 
@@ -56,15 +60,17 @@ class StoreUrl:
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Take `url` apart. Raises ValueError that says what is wrong, without the password."""
+        """Take `url` apart. Raises StoreUrlError that says what is wrong, without the password."""
         parts = urlsplit(url)
         protocol, _, topology = parts.scheme.partition("+")
         if parts.scheme == "unix":
             if not parts.path:
-                raise ValueError("unix:// needs the path of a socket, like unix:///run/valkey.sock")
+                raise StoreUrlError(
+                    "unix:// needs the path of a socket, like unix:///run/valkey.sock"
+                )
             return cls(StoreKind.SERVER, url, ())
         if protocol not in {"redis", "rediss"} or topology not in {"", "sentinel", "cluster"}:
-            raise ValueError(
+            raise StoreUrlError(
                 "must begin with redis://, redis+sentinel:// or redis+cluster:// (rediss for TLS),"
                 " or unix://"
             )
@@ -72,7 +78,9 @@ class StoreUrl:
         hosts = _hosts(parts, 26379 if kind is StoreKind.SENTINEL else 6379)
         if kind is StoreKind.SERVER:
             if len(hosts) > 1:
-                raise ValueError("names several hosts: say redis+sentinel:// or redis+cluster://")
+                raise StoreUrlError(
+                    "names several hosts: say redis+sentinel:// or redis+cluster://"
+                )
             return cls(kind, url, hosts)
         service, database = _path(parts.path, kind)
         options, login = _options(parts.query, kind)
@@ -98,9 +106,9 @@ def _host(text: str, default_port: int) -> Host:
         parts = urlsplit(f"//{text}")
         name, port = parts.hostname, parts.port
     except ValueError as wrong:
-        raise ValueError(f"{text!r} is no host or host:port ({wrong})") from wrong
+        raise StoreUrlError(f"{text!r} is no host or host:port ({wrong})") from wrong
     if not name or port == 0:
-        raise ValueError(f"{text!r} is no host or host:port")
+        raise StoreUrlError(f"{text!r} is no host or host:port")
     return Host(name, port or default_port)
 
 
@@ -109,10 +117,12 @@ def _path(path: str, kind: StoreKind) -> tuple[str, str]:
     names = [unquote(part) for part in path.split("/") if part]
     if kind is StoreKind.CLUSTER:
         if names not in ([], ["0"]):
-            raise ValueError(f"a Cluster has the database 0 alone, not {path}")
+            raise StoreUrlError(f"a Cluster has the database 0 alone, not {path}")
         return "", "0"
     if len(names) not in {1, 2} or not (names[1:] or ["0"])[0].isdecimal():
-        raise ValueError("needs the service's name and perhaps a database: …host:26379/mymaster/0")
+        raise StoreUrlError(
+            "needs the service's name and perhaps a database: …host:26379/mymaster/0"
+        )
     return names[0], (names[1:] or ["0"])[0]
 
 

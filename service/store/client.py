@@ -20,9 +20,9 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import MovedError, RedisClusterException
+from redis.exceptions import MovedError, RedisClusterException, RedisError
 
-from service.store_url import StoreKind, StoreUrl
+from service.store_url import StoreKind, StoreUrl, StoreUrlError
 
 _MAX_CONNECTIONS = 128
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
@@ -34,15 +34,15 @@ async def open_client(url: StoreUrl, timeout_s: float, key: str) -> AsyncGenerat
     """A client that never retries by itself and never waits longer than `timeout_s`.
 
     key: any of the keys that will be used, which must share their hash slot. Connects at the first
-    command. Raises ValueError for an option that is unknown or wrong.
+    command. Raises StoreUrlError for an option that is unknown or wrong.
     """
-    options = _options(url, timeout_s)
     async with AsyncExitStack() as stack:
         try:
+            options = _options(url, timeout_s)
             pool = _pool(url, options, timeout_s, key, stack)
             pool.make_connection()  # not kept: options are checked when one is made
-        except TypeError as unknown:
-            raise ValueError(f"an option is unknown: {unknown}") from unknown
+        except (TypeError, ValueError, RedisError) as wrong:
+            raise StoreUrlError(f"an option of the store's address is wrong: {wrong}") from wrong
         redis = Redis.from_pool(pool)
         stack.push_async_callback(redis.aclose)
         yield redis

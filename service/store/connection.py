@@ -115,8 +115,8 @@ async def open_store(
 ) -> AsyncGenerator[Store]:
     """The store that the settings name, or a Valkey of our own with its data in `state_dir`.
 
-    A store that is away is no error here: commands fail until it is back. Raises ValueError for a
-    URL or an option of it that is wrong, EmbeddedError where Valkey cannot be started here.
+    A store that is away is no error here: commands fail until it is back. Raises StoreUrlError for
+    a URL or an option of it that is wrong, EmbeddedError where Valkey cannot be started here.
     """
     timeout_s = settings.timeout_ms / 1000
     async with AsyncExitStack() as stack:

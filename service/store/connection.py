@@ -18,7 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.settings import StoreSettings
-from service.store.client import open_client
+from service.store.client import MAX_COMMANDS, open_client
 from service.store.embedded import run_embedded
 from service.store_url import StoreUrl
 
@@ -58,12 +58,13 @@ class Breaker:
 
 
 class Store:
-    """A connected store. `timeout_s` bounds every command, the wait for a connection included."""
+    """A connected store. `timeout_s` bounds every command, the wait for its turn included."""
 
     def __init__(self, redis: Redis, breaker: Breaker, timeout_s: float) -> None:
         self._redis = redis
         self._breaker = breaker
         self._timeout_s = timeout_s
+        self._places = asyncio.Semaphore(MAX_COMMANDS)
 
     @property
     def is_up(self) -> bool:
@@ -94,7 +95,7 @@ class Store:
 
     async def _try(self, command: Callable[[Redis], Awaitable[T]]) -> T:
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self._timeout_s), self._places:
                 result = await command(self._redis)
         except _AWAY as away:
             self._breaker.failed()

@@ -5,7 +5,7 @@ Numbers in Lua are doubles; sums are taken by HINCRBY on integers, and are compa
 budgets of up to 1e15 micros, where doubles are exact.
 """
 
-from hashlib import sha1
+from service.store.script import Script
 
 _CHARGE = """
 local function charge(argv)
@@ -61,7 +61,7 @@ local function charge(argv)
 end
 """
 
-CHARGE = f"{_CHARGE}return charge(ARGV)"
+CHARGE = Script(f"{_CHARGE}return charge(ARGV)")
 """Makes one charge, whose outcome it returns."""
 
 CHARGE_ALL = f"""{_CHARGE}
@@ -70,6 +70,3 @@ for _, argv in ipairs(cjson.decode(ARGV[1])) do
 end
 """
 """Makes several charges for one answer; given an 11th key, those for the ads in that set."""
-
-CHARGE_SHA1 = sha1(CHARGE.encode(), usedforsecurity=False).hexdigest()
-"""Its name in the server's script cache."""

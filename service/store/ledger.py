@@ -27,10 +27,9 @@ from operator import methodcaller
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError
 
 from service.auction.charge import Event, charge_id
-from service.store.charge_script import CHARGE, CHARGE_ALL, CHARGE_SHA1
+from service.store.charge_script import CHARGE, CHARGE_ALL
 from service.store.connection import Store
 
 NO_LIMITS = (None, None, None, None)
@@ -128,14 +127,8 @@ class Ledger:
     async def charge(self, request: ChargeRequest) -> Charged:
         """Charge for one event, once. In time: whether a token has expired is not asked here."""
         keys, arguments = self._keys(request), _arguments(request)
-
-        async def run(redis: Redis) -> Any:
-            try:
-                return await redis.evalsha(CHARGE_SHA1, len(keys), *keys, *arguments)
-            except NoScriptError:  # the server has been started since
-                return await redis.eval(CHARGE, len(keys), *keys, *arguments)
-
-        return _outcome(request, await self._store.run(run))
+        raw = await self._store.run(lambda redis: CHARGE.run(redis, keys, *arguments))
+        return _outcome(request, raw)
 
     def charge_all(
         self, redis: Redis, requests: Sequence[ChargeRequest], parked_key: str | None = None

@@ -120,7 +120,12 @@ async def time_http(
     """Clicks per second over HTTP, in each round."""
     with tempfile.TemporaryDirectory(prefix="llm-auction-settle-") as directory:
         async with run_fake_vllm(ads=_ADS) as engine_url:
-            service = OwnService(Path(directory), engine_url, LLM_AUCTION_STORE__FSYNC=fsync)
+            service = OwnService(
+                Path(directory),
+                engine_url,
+                LLM_AUCTION_STORE__FSYNC=fsync,
+                LLM_AUCTION_STORE__TIMEOUT_MS=str(_TIMEOUT_MS),
+            )
             try:
                 await service.start()
                 async with httpx.AsyncClient(base_url=service.url, timeout=60) as http:

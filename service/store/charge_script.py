@@ -57,6 +57,9 @@ local function charge(argv)
   redis.call('HINCRBY', KEYS[9], argv[13] .. '\\31' .. ad_id, 1)
   redis.call('HINCRBY', KEYS[9], 'spend\\31' .. ad_id, argv[6])
   redis.call('HINCRBY', KEYS[10], 'spend\\31' .. ad_id .. '\\31' .. argv[14], argv[6])
+  for _, counts in ipairs({KEYS[9], KEYS[10]}) do
+    if redis.call('TTL', counts) == -1 then redis.call('EXPIRE', counts, argv[15]) end
+  end
   return {'charged'}
 end
 """

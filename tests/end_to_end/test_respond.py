@@ -119,7 +119,7 @@ class TestCancellation:
     def test_a_stream_that_is_closed_frees_the_engine(self, service: Any) -> None:
         aborted = service.metric("llm_auction_aborted_total")
         with service.client.stream("POST", "/respond", json={**LONG, "stream": True}) as part:
-            # Kept by name: an iterator that nobody holds closes the connection when it is collected.
+            # Held by name: an iterator that nobody holds closes the connection.
             parts = part.iter_bytes()
             next(parts)
             assert service.engine_requests() == 1

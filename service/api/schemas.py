@@ -1,6 +1,7 @@
 """What `POST /respond` takes and gives, as documented in its OpenAPI."""
 
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
@@ -17,6 +18,12 @@ def _bid_micros(value: Any) -> int:
     """A bid as micros. In one step, as a request brings hundreds of them."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise PydanticCustomError("bid", "must be a decimal number")
+    return _exact_micros(value)
+
+
+@lru_cache(maxsize=16_384)
+def _exact_micros(value: int | float | str) -> int:
+    """Many bids are the same few amounts."""
     try:
         micros = to_micros(Decimal(str(value)))
     except (InvalidOperation, ValueError) as wrong:

@@ -46,6 +46,14 @@ Bid = Annotated[int, PlainValidator(_bid_micros), WithJsonSchema(_BID_SCHEMA)]
 """Amount per click in the deployment's currency; micros in Python."""
 
 
+Seed = Annotated[
+    int,
+    Field(ge=-(2**63), lt=2**63),
+    # spelled out: pydantic would give the bounds as floats, and so one too far
+    WithJsonSchema({"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}),
+]
+
+
 class Incoming(BaseModel):
     """Strict: no coercion, no unknown fields."""
 
@@ -93,7 +101,7 @@ class RespondRequest(Incoming):
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=0, le=10_000, description="0: off")
     max_tokens: int | None = Field(None, ge=1, le=100_000)
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    seed: Seed | None = None
     stream: bool = Field(False, description="Answer as server-sent events")
     probe: bool = Field(
         False, description="Only to see what would be shown: never recorded, counted or charged"

@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
+from typing import NamedTuple
 
 from models.contract.markers import MarkedAd, ambiguous_titles
 from service.auction.ad import Ad, Budget
@@ -69,11 +70,11 @@ class AdvertiserRecord:
 NEVER_ENTERED = AdvertiserRecord()
 
 
-@dataclass(frozen=True, slots=True)
-class AdRecord:
+class AdRecord(NamedTuple):
     """An ad with what was taken from its budget so far, and on the day of the request.
 
-    shown_count: how often the user was shown it in the deployment's window.
+    shown_count: how often the user was shown it in the deployment's window. A NamedTuple, since a
+    request makes hundreds of them, in a third of a frozen dataclass's time.
     """
 
     ad: Ad
@@ -92,10 +93,17 @@ class AdRecord:
 
     def can_pay(self, price_micros: int) -> bool:
         """Whether all budgets, the ad's and its advertiser's, still cover `price_micros`."""
-        return all(
-            (budget.total_micros is None or total + price_micros <= budget.total_micros)
-            and (budget.daily_micros is None or today + price_micros <= budget.daily_micros)
-            for budget, total, today in self._purses()
+        payer = self.advertiser
+        return _covers(
+            self.ad.budget, self.spent_total_micros, self.spent_today_micros, price_micros
+        ) and (
+            payer.advertiser is None
+            or _covers(
+                payer.advertiser.budget,
+                payer.spent_total_micros,
+                payer.spent_today_micros,
+                price_micros,
+            )
         )
 
     def may_go_on(self, pace: Pace) -> bool:
@@ -189,6 +197,14 @@ def candidate_order(offers: Sequence[EligibleAd], salt: bytes) -> list[EligibleA
     return sorted(
         offers,
         key=lambda offer: hashlib.blake2b(offer.ad.ad_id.encode(), key=salt).digest(),
+    )
+
+
+def _covers(budget: Budget, total_micros: int, today_micros: int, price_micros: int) -> bool:
+    """Whether `budget` has `price_micros` left, after so much was taken from it."""
+    total, daily = budget.total_micros, budget.daily_micros
+    return (total is None or total_micros + price_micros <= total) and (
+        daily is None or today_micros + price_micros <= daily
     )
 
 

@@ -24,7 +24,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple
 
-from models.contract.markers import MarkedAd, ambiguous_titles
+from models.contract.markers import ambiguous_titles
 from service.auction.ad import Ad, Budget
 from service.auction.advertiser import Advertiser
 from service.auction.pacing import Pace
@@ -182,7 +182,7 @@ def decide(
             excluded.append(Excluded(bid.ad_id, reason or Exclusion.UNKNOWN))
         else:
             eligible.append(EligibleAd(record.ad, bid.bid_micros))
-    ambiguous = ambiguous_titles([MarkedAd(e.ad.ad_id, e.ad.title) for e in eligible])
+    ambiguous = ambiguous_titles([e.ad.marked for e in eligible])
     excluded += [
         Excluded(e.ad.ad_id, Exclusion.INVALID_TITLE) for e in eligible if e.ad.ad_id in ambiguous
     ]
@@ -194,10 +194,12 @@ def candidate_order(offers: Sequence[EligibleAd], salt: bytes) -> list[EligibleA
 
     salt: up to 64 bytes; the same salt keeps the order, which lets the engine reuse its cache.
     """
-    return sorted(
-        offers,
-        key=lambda offer: hashlib.blake2b(offer.ad.ad_id.encode(), key=salt).digest(),
-    )
+    return sorted(offers, key=lambda offer: _place(offer.ad.ad_id, salt))
+
+
+@lru_cache(maxsize=16_384)
+def _place(ad_id: str, salt: bytes) -> bytes:
+    return hashlib.blake2b(ad_id.encode(), key=salt).digest()
 
 
 def _covers(budget: Budget, total_micros: int, today_micros: int, price_micros: int) -> bool:

@@ -70,7 +70,9 @@ class QuestionWriter:
         wording = chance.choice(wordings.held_out if is_other else wordings.wordings)
         slots = {
             **self.material.slots,
-            **{"age": [str(person.age)], "home": [person.home], "job": [person.job]},
+            "age": [str(person.age)],
+            "home": [person.home],
+            "job": [person.job],
             **({"category": [category], "offer": self._offers(category)} if category else {}),
         }
         return fill(self._touched(wording, category is not None, chance), slots, chance)

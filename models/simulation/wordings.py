@@ -64,7 +64,7 @@ def fill(wording: str, slots: Mapping[str, Sequence[str]], chance: random.Random
     """
 
     def chosen(match: re.Match[str]) -> str:
-        parts = match[1].split("|")
+        parts = str(match[1]).split("|")
         if len(parts) > 1:
             return chance.choice(parts)
         if parts[0] not in slots:

@@ -24,7 +24,7 @@ class ClickParameters:
     relevance_by_offer: float = 16.3
 
     click_base: float = -5.0
-    by_relevance: float = 5.8
+    by_relevance: float = 5.6
     by_profile: float = 2.0
     """match: largest cosine of the ad with an interest or a sentence about the user, less
     `usual_match`."""

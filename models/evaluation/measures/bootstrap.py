@@ -54,11 +54,12 @@ def mean(values: Array, seed: int) -> Estimate:
 
 
 def ratio(numerators: Array, denominators: Array, seed: int) -> Estimate:
-    """Return the ratio of two means over the same units; NaN where the denominator is 0."""
+    """Return the ratio of two means over the same units; NaN where the second is 0."""
 
     def quotient(means: Array) -> Array:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return means[:, 0] / means[:, 1]
+        missing = np.full(len(means), np.nan)
+        share: Array = np.divide(means[:, 0], means[:, 1], out=missing, where=means[:, 1] > 0)
+        return share
 
     return estimate(np.stack([numerators, denominators], axis=1), quotient, seed)
 

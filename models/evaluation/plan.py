@@ -6,8 +6,8 @@ from enum import StrEnum
 from typing import Final
 
 from models.evaluation.config import RunConfig, Sizes
-from models.evaluation.seeds import derived_seed
 from models.simulation.nouns import Auction
+from models.simulation.randomness import derived_seed
 
 SWEPT_BIDS: Final = (1, *range(10, 101, 10))
 """The published protocol's (LLM-Auction, arXiv 2512.10551, section 5)."""
@@ -94,7 +94,7 @@ def fitting_ads(auction: Auction) -> list[str]:
 
 def repeated(auction: Auction, number: int) -> Auction:
     """Return `auction` with the seed of its `number`-th repeat."""
-    seed = derived_seed(auction.seed, "repeat", number)
+    seed = derived_seed("repeat", auction.seed, number)
     return replace(auction, auction_id=f"{auction.auction_id}.{number}", seed=seed)
 
 

@@ -13,9 +13,9 @@ from models.contract.prompt import Candidate, Layout, Prompt, Turn, build_prompt
 from models.engine.interface import Sampling
 from models.evaluation.completions import Completion, Completions
 from models.evaluation.mechanism import Outcome, Price
-from models.evaluation.seeds import derived_seed
 from models.simulation.nouns import Auction
 from models.simulation.objective import bids_by_id
+from models.simulation.randomness import derived_seed
 
 HIDDEN_BID = 50
 """What a prompt shows as everybody's bid where the model must not see bids."""
@@ -63,7 +63,7 @@ class Policy:
         marked = [ad.marked for ad in auction.ads]
         max_ads = min(self.max_ads, len(marked))
         ebnf = grammar(marked, max_ads, min(min_ads, max_ads)) if self.is_constrained else None
-        sampling = replace(self.sampling, seed=derived_seed(auction.seed, "draw", number))
+        sampling = replace(self.sampling, seed=derived_seed("draw", auction.seed, number))
         completion = await self.completions.complete(prompt, sampling, ebnf)
         return Draw(read(completion.text, marked, max_ads), completion)
 

@@ -4,19 +4,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from models.simulation.embeddings import Encoder
 from models.simulation.nouns import Ad, Query
-
-Vectors = NDArray[np.float32]
-
-
-class Encoder(Protocol):
-    """Turns texts into vectors of length 1, so that the dot product is the cosine similarity."""
-
-    def encode(self, texts: Sequence[str]) -> Vectors:
-        """Return one row per text."""
-        ...
 
 
 class Relevance(Protocol):

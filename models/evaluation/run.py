@@ -12,7 +12,7 @@ from models.evaluation.mechanisms.sampled import Sampler
 from models.evaluation.plan import DRAWS, Study, Task, fitting_ads
 from models.evaluation.policy import Policy, outcome
 from models.evaluation.record import Against, Record, plain_text, read_records, record, to_line
-from models.evaluation.relevance import Encoder
+from models.simulation.embeddings import Encoder
 from models.simulation.nouns import Auction, Exposure, SimulatedUsers
 from models.simulation.objective import Objective
 
@@ -63,10 +63,12 @@ class Bench:
 
 def placed(auction: Auction, ad_id: str, answer: str) -> Exposure:
     """Return `answer`, which has no ads, with one recommended after its first sentence."""
-    marked = next(ad.marked for ad in auction.ads if ad.ad_id == ad_id)
+    ad = next(ad for ad in auction.ads if ad.ad_id == ad_id)
     first, end, rest = answer.partition(". ")
-    text = f"{first.rstrip('.')}. For this, {marked.marker} is a good fit. {rest if end else first}"
-    return Exposure(auction, read(text, [marked], 1))
+    offer = ad.description.rstrip(".") or ad.category
+    recommended = f"For this, {ad.marked.marker} is a good fit: {offer}."
+    text = f"{first.rstrip('.')}. {recommended} {rest if end else first}"
+    return Exposure(auction, read(text, [ad.marked], 1))
 
 
 async def run(

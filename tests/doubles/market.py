@@ -12,9 +12,9 @@ from models.contract.markers import read
 from models.contract.prompt import Profile
 from models.evaluation.mechanism import Outcome, Price
 from models.evaluation.policy import first_prices
-from models.evaluation.seeds import uniform
 from models.simulation.nouns import Ad, Auction, Click, Exposure, Query, Split, User
 from models.simulation.objective import bids_by_id
+from models.simulation.randomness import uniform
 
 CATEGORIES = ("tents", "shoes", "tea", "lamps", "bikes", "pens", "cameras", "soap")
 MADE_UP_OF = "The answer begins here. "
@@ -50,7 +50,7 @@ class Readers:
             assert segment.ad_id is not None
             fits = categories[segment.ad_id] == auction.query.category
             probability = 0.5 if fits else 0.1
-            luck = uniform(auction.seed, "click", segment.ad_id)
+            luck = uniform("click", auction.seed, segment.ad_id)
             clicks.append(Click(segment.ad_id, probability, luck < probability, "as told"))
         return tuple(clicks)
 

@@ -24,9 +24,9 @@ from scipy.special import logsumexp, softmax
 from models.evaluation.mechanism import Outcome, Price
 from models.evaluation.mechanisms.sampled import Sampler, Scored
 from models.evaluation.policy import outcome
-from models.evaluation.seeds import uniform
 from models.simulation.nouns import Auction
 from models.simulation.objective import bids_by_id
+from models.simulation.randomness import uniform
 
 _MICRO = Decimal("0.000001")
 
@@ -43,7 +43,7 @@ class Mosaic:
         scored = await self.sampler.draws(auction)
         rewards = np.array([one.reward for one in scored])
         cumulated = np.cumsum(softmax(rewards / self.tau))
-        luck = uniform(auction.seed, "mosaic") * cumulated[-1]
+        luck = uniform("mosaic", auction.seed) * cumulated[-1]
         chosen = scored[int(np.searchsorted(cumulated, luck))]
         bids = bids_by_id(auction)
         prices = tuple(

@@ -20,9 +20,9 @@ from models.contract.prompt import Turn
 from models.evaluation.mechanism import Outcome, Price
 from models.evaluation.policy import Draw, Policy, outcome, with_ads, without_bids
 from models.evaluation.relevance import Relevance
-from models.evaluation.seeds import gumbel
 from models.simulation.nouns import Auction
 from models.simulation.objective import bids_by_id
+from models.simulation.randomness import uniform
 
 _GO_ON: Final = "Please go on with your answer."
 _MICRO = Decimal("0.000001")
@@ -74,7 +74,7 @@ def draw_winners(auction: Auction, weights: dict[str, float], segments: int) -> 
     winners: dict[str, Decimal] = {}
     for segment in range(min(segments, len(bids))):
         luck = {
-            ad_id: math.log(weights[ad_id]) + gumbel(auction.seed, "segment", segment, ad_id)
+            ad_id: math.log(weights[ad_id]) + _gumbel("segment", auction.seed, segment, ad_id)
             for ad_id in bids
             if ad_id not in winners
         }
@@ -85,3 +85,8 @@ def draw_winners(auction: Auction, weights: dict[str, float], segments: int) -> 
         amount = Decimal(price).quantize(_MICRO, rounding=ROUND_DOWN)
         winners[winner] = min(amount, Decimal(bids[winner]))
     return winners
+
+
+def _gumbel(*names: object) -> float:
+    """A number of the standard Gumbel distribution for what `names` stand for."""
+    return -math.log(-math.log(max(uniform(*names), math.ulp(0.0))))

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from jinja2 import Environment, PackageLoader, select_autoescape
+from jinja2 import Environment, PackageLoader
 
 from models.evaluation.analysis import Analysis, analyse
 from models.evaluation.manifest import read_manifest
@@ -47,7 +47,7 @@ def as_markdown(analysis: Analysis) -> str:
 def as_html(analysis: Analysis, manifest: dict[str, Any], outcomes: int) -> str:
     environment = Environment(
         loader=PackageLoader("models.evaluation.report", "templates"),
-        autoescape=select_autoescape(),
+        autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,

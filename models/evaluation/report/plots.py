@@ -11,6 +11,7 @@ mpl.use("Agg")
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from models.evaluation.analysis import Analysis, MechanismResults
 from models.evaluation.measures.bootstrap import Estimate
@@ -65,7 +66,7 @@ def cost(analysis: Analysis) -> str | None:
     if not found:
         return None
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(9, 3.4), layout="constrained")
+        figure = Figure(figsize=(10, 3.2), layout="constrained")
         axes = figure.subplots()
         for index, one in enumerate(found):
             if one.efficiency is None:
@@ -76,6 +77,9 @@ def cost(analysis: Analysis) -> str | None:
                 tokens, revenue.value, yerr=_reach([revenue]), fmt="o", color=color, label=one.name
             )
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("generated tokens per answer (log scale)")
         axes.set_ylabel("revenue per answer")
         axes.grid(visible=True)
@@ -147,7 +151,7 @@ def places(analysis: Analysis) -> str | None:
 
 def _bars(names: Sequence[str], panels: dict[str, list[Estimate]]) -> str:
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(9, 0.9 + 0.34 * len(names)), layout="constrained")
+        figure = Figure(figsize=(10, 0.9 + 0.34 * len(names)), layout="constrained")
         for axes, (title, estimates) in zip(
             figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True
         ):
@@ -179,10 +183,11 @@ def _panels(
     """A small panel for each mechanism. unit: the axis runs from 0 to 1."""
     if not found:
         return None
-    columns = min(_COLUMNS, len(found))
+    # As many columns for few mechanisms as for many, so that all pictures have one scale.
+    columns = _COLUMNS
     rows = math.ceil(len(found) / columns)
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(2.4 * columns + 0.6, 2.1 * rows + 0.3), layout="constrained")
+        figure = Figure(figsize=(10, 2.2 * rows + 0.3), layout="constrained")
         grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for number, axes in enumerate(grid.flat):
             if number >= len(found):

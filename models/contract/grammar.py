@@ -21,8 +21,8 @@ word ::= "" | [^@A-Za-z0-9._%+-] text | [A-Za-z0-9._%+-] word | "@" [A-Za-z0-9] 
 """
 
 
-def grammar(ads: Sequence[MarkedAd], max_ads: int, min_ads: int = 0) -> str:
-    """Return the EBNF of answers with `min_ads` to `max_ads` markers of `ads`; it starts at `root`.
+def grammar(ads: Sequence[MarkedAd], max_ads: int) -> str:
+    """Return the EBNF of answers with at most `max_ads` markers of `ads`; its start is `root`.
 
     ads: ids are unique and no title is ambiguous (`markers.ambiguous_titles`). With none, or
     with `max_ads` of 0, an answer cannot hold a marker.
@@ -30,7 +30,7 @@ def grammar(ads: Sequence[MarkedAd], max_ads: int, min_ads: int = 0) -> str:
     if not ads or max_ads == 0:
         return "root ::= text\n" + _TEXT
     markers = " | ".join(_literal(ad.marker) for ad in sorted(ads, key=attrgetter("ad_id")))
-    return f"root ::= text (marker text){{{min_ads},{max_ads}}}\n{_TEXT}marker ::= {markers}\n"
+    return f"root ::= text (marker text){{0,{max_ads}}}\n{_TEXT}marker ::= {markers}\n"
 
 
 @lru_cache(maxsize=16_384)

@@ -15,7 +15,8 @@ class Sizes:
     auctions: answered once by every mechanism (efficiency). sweep_queries: in each, one ad's bid
     takes 11 values, `sweep_repeats` answers each (monotone). curve_repeats: one query, one ad, bids
     1..100 in steps of `curve_step`, answers each (continuous). order_auctions: each with its
-    candidates in `order_rotations` orders.
+    candidates in `order_rotations` orders. has_sampled_orders: also for the mechanisms that choose
+    among many draws, which must draw anew for each order.
     """
 
     auctions: int = 200
@@ -25,6 +26,7 @@ class Sizes:
     curve_step: int = 1
     order_auctions: int = 50
     order_rotations: int = 4
+    has_sampled_orders: bool = True
 
 
 QUICK = Sizes(
@@ -35,6 +37,7 @@ QUICK = Sizes(
     curve_step=1,
     order_auctions=8,
     order_rotations=4,
+    has_sampled_orders=False,
 )
 """Under 10 minutes on two cores with the default small model."""
 

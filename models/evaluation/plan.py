@@ -14,7 +14,8 @@ SWEPT_BIDS: Final = (1, *range(10, 101, 10))
 HIGHEST_BID: Final = 100
 DRAWS: Final = "draws"
 """Stands for a mechanism where the draws of the policy itself are recorded."""
-SEES_NO_SWEEPS: Final = frozenset({"no-ads"})
+_KNOWS_NO_BIDS: Final = frozenset({"no-ads"})
+_SAMPLED: Final = frozenset({"mosaic", "best-of-k"})
 
 
 class Study(StrEnum):
@@ -61,7 +62,7 @@ def plan(config: RunConfig, auctions: Sequence[Auction]) -> list[Task]:
 
     auctions: as many as `auctions_needed`, of held-out users; the studies take them from the start.
     """
-    varied = [name for name in config.mechanisms if name not in SEES_NO_SWEEPS]
+    varied = [name for name in config.mechanisms if name not in _KNOWS_NO_BIDS]
     sizes = config.sizes
     tasks = list(_efficiency(config, auctions[: sizes.auctions]))
     by_fit = sorted(auctions, key=lambda auction: not fitting_ads(auction))
@@ -74,8 +75,9 @@ def plan(config: RunConfig, auctions: Sequence[Auction]) -> list[Task]:
         for number in range(sizes.curve_repeats):
             bids = tuple(range(1, HIGHEST_BID + 1, sizes.curve_step))
             tasks += _sweep(Study.CONTINUITY, varied, repeated(by_fit[0], number), bids)
+    ordered = [name for name in varied if sizes.has_sampled_orders or name not in _SAMPLED]
     for auction in auctions[: sizes.order_auctions]:
-        tasks += _orders(varied, auction, sizes.order_rotations)
+        tasks += _orders(ordered, auction, sizes.order_rotations)
     return tasks
 
 

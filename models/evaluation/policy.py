@@ -53,16 +53,16 @@ class Policy:
         return await self.write(adless, self.prompt(adless), number)
 
     async def write(
-        self, auction: Auction, prompt: Prompt, number: int = 0, min_ads: int = 0
+        self, auction: Auction, prompt: Prompt, number: int = 0, own_grammar: str | None = None
     ) -> Draw:
         """Return what the model writes to `prompt`, read with `auction`'s ads.
 
-        number: parts draws of the same prompt. min_ads: as many must be inserted before the
-        answer may end; constrained decoding only.
+        number: parts draws of the same prompt. own_grammar: EBNF instead of the contract's, where
+        decoding is constrained.
         """
         marked = [ad.marked for ad in auction.ads]
         max_ads = min(self.max_ads, len(marked))
-        ebnf = grammar(marked, max_ads, min(min_ads, max_ads)) if self.is_constrained else None
+        ebnf = (own_grammar or grammar(marked, max_ads)) if self.is_constrained else None
         sampling = replace(self.sampling, seed=derived_seed("draw", auction.seed, number))
         completion = await self.completions.complete(prompt, sampling, ebnf)
         return Draw(read(completion.text, marked, max_ads), completion)

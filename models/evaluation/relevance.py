@@ -6,14 +6,18 @@ from typing import Protocol
 import numpy as np
 
 from models.simulation.embeddings import Encoder
-from models.simulation.nouns import Ad, Query
+from models.simulation.nouns import Ad
 
 
 class Relevance(Protocol):
     """What a mechanism knows of an ad's fit before anything is written."""
 
-    def weights(self, query: Query, ads: Sequence[Ad]) -> list[float]:
+    def weights(self, query: str, ads: Sequence[Ad]) -> list[float]:
         """Return for each ad a number over 0; twice as much counts like twice the bid."""
+        ...
+
+    def closeness(self, ad: Ad, texts: Sequence[str]) -> list[float]:
+        """Return for each text how close it is to the ad, -1 to 1."""
         ...
 
 
@@ -28,8 +32,15 @@ class EmbeddingRelevance:
         self._encoder = encoder
         self._temperature = temperature
 
-    def weights(self, query: Query, ads: Sequence[Ad]) -> list[float]:
-        texts = [query.text, *(f"{ad.title}. {ad.category}. {ad.description}" for ad in ads)]
-        vectors = self._encoder.encode(texts)
+    def weights(self, query: str, ads: Sequence[Ad]) -> list[float]:
+        vectors = self._encoder.encode([query, *map(_text, ads)])
         cosines = vectors[1:] @ vectors[0]
         return [float(weight) for weight in np.exp(cosines / self._temperature)]
+
+    def closeness(self, ad: Ad, texts: Sequence[str]) -> list[float]:
+        vectors = self._encoder.encode([_text(ad), *texts])
+        return [float(cosine) for cosine in vectors[1:] @ vectors[0]]
+
+
+def _text(ad: Ad) -> str:
+    return f"{ad.title}. {ad.category}. {ad.description}"

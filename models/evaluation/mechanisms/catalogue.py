@@ -43,7 +43,9 @@ MECHANISMS: Mapping[str, Callable[[Parts], Mechanism]] = MappingProxyType(
         "aligned": _aligned,
         "mosaic": lambda parts: Mosaic(parts.sampler, parts.tau),
         "best-of-k": lambda parts: BestOf(parts.sampler),
-        "generate-insert-rewrite": lambda parts: GenerateInsertRewrite(parts.policy),
+        "generate-insert-rewrite": lambda parts: GenerateInsertRewrite(
+            parts.policy, parts.relevance
+        ),
         "segment-auction": lambda parts: SegmentAuction(parts.policy, parts.relevance),
         "position-auction": lambda parts: PositionAuction(parts.policy, parts.relevance),
         "no-ads": lambda parts: NoAds(parts.policy),

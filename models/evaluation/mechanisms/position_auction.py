@@ -6,6 +6,7 @@ to the highest bid * quality, and each pays per click the bid at which it would 
 Quality is the ad's relevance to the query; no reserve price, so all slots are filled.
 """
 
+import asyncio
 from dataclasses import dataclass
 from decimal import ROUND_DOWN, Decimal
 
@@ -29,9 +30,8 @@ class PositionAuction:
 
     async def answer(self, auction: Auction) -> Outcome:
         draw = await self.policy.draw_without_ads(auction)
-        prices = slot_prices(
-            auction, self.relevance.weights(auction.query, auction.ads), self.slots
-        )
+        weights = await asyncio.to_thread(self.relevance.weights, auction.query.text, auction.ads)
+        prices = slot_prices(auction, weights, self.slots)
         markers = {ad.ad_id: ad.marked.marker for ad in auction.ads}
         lines = "".join(f"\nSponsored: {markers[price.ad_id]}" for price in prices)
         text = f"{draw.reading.answer}\n{lines}" if lines else draw.reading.answer

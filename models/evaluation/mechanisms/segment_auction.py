@@ -7,17 +7,19 @@ Gumbel noise e_i, the highest log(q_i b_i) + e_i wins and pays per click the bid
 just still have won. Then the model writes the segment with that ad, after the segments before.
 
 Ours: an ad wins one segment at most; the model sees the drawn ad without its bid; the grammar has
-it written before the segment may end, and an ad that the token limit still cuts off pays nothing.
+it write a sentence with the ad, and an ad that the token limit still cuts off pays nothing.
 """
 
+import asyncio
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import ROUND_DOWN, Decimal
 from typing import Final
 
 from models.contract.markers import read
 from models.contract.prompt import Turn
 from models.evaluation.mechanism import Outcome, Price
+from models.evaluation.mechanisms.sentence import paragraph_grammar
 from models.evaluation.policy import Draw, Policy, outcome, with_ads, without_bids
 from models.evaluation.relevance import Relevance
 from models.simulation.nouns import Auction
@@ -30,7 +32,8 @@ _MICRO = Decimal("0.000001")
 
 @dataclass(frozen=True, slots=True)
 class SegmentAuction:
-    """segments: 1 or more; each is a paragraph with one ad and an equal part of the tokens."""
+    """segments: 1 or more; each is a paragraph with one ad, and may have as many tokens as other
+    mechanisms' whole answers."""
 
     policy: Policy
     relevance: Relevance
@@ -38,7 +41,7 @@ class SegmentAuction:
     name: str = "segment-auction"
 
     async def answer(self, auction: Auction) -> Outcome:
-        weights = self.relevance.weights(auction.query, auction.ads)
+        weights = await asyncio.to_thread(self.relevance.weights, auction.query.text, auction.ads)
         by_id = {ad.ad_id: weight for ad, weight in zip(auction.ads, weights, strict=True)}
         winners = draw_winners(auction, by_id, self.segments)
         draws: list[Draw] = []
@@ -58,14 +61,12 @@ class SegmentAuction:
 
     async def _segment(self, auction: Auction, winner: str, before: list[Draw]) -> Draw:
         alone = without_bids(with_ads(auction, [winner]))
-        sampling = self.policy.sampling
-        tokens = max(1, sampling.max_tokens // self.segments)
-        policy = replace(self.policy, sampling=replace(sampling, max_tokens=tokens))
         query, said = auction.query.text, []
         for draw in before:
             said += [Turn("user", query), Turn("assistant", draw.reading.answer)]
             query = _GO_ON
-        return await policy.write(alone, policy.prompt(alone, query, said), min_ads=1)
+        grammar = paragraph_grammar(alone.ads[0].marked)
+        return await self.policy.write(alone, self.policy.prompt(alone, query, said), 0, grammar)
 
 
 def draw_winners(auction: Auction, weights: dict[str, float], segments: int) -> dict[str, Decimal]:

@@ -142,22 +142,23 @@ class TestBestOf:
 
 class TestGenerateInsertRewrite:
     async def test_three_calls_each_on_the_text_before(self) -> None:
-        said = iter(["Raw text.", f"Raw text, {TENTS}.", f"Fine text with {TENTS} in."])
+        said = iter(["Raw text.", f"Try {TENTS}.", f"Fine text with {TENTS} in."])
         one, engine = policy(lambda _: next(said))
-        outcome = await GenerateInsertRewrite(one).answer(an_auction(bids=BIDS))
+        outcome = await GenerateInsertRewrite(one, relevance()).answer(an_auction(bids=BIDS))
         assert outcome.model_calls == 3
         assert outcome.reading.answer == f"Fine text with {TENTS} in."
+        assert [price.amount for price in outcome.prices] == [40]
         prompts = [whole(generation.prompt) for generation in engine.asked]
         assert "Ad-0" not in prompts[0]
         assert "Raw text." in prompts[1]
-        assert "Raw text, Best tents." in prompts[2]
+        assert "Raw text. Try Best tents." in prompts[2]
         assert "Ad-1" not in prompts[2]
 
-    async def test_without_an_insertion_there_is_nothing_to_rewrite(self) -> None:
-        one, _ = policy(lambda _: "Raw text.")
-        outcome = await GenerateInsertRewrite(one).answer(an_auction(bids=BIDS))
-        assert outcome.model_calls == 2
-        assert not outcome.prices
+    async def test_the_ad_stands_after_the_sentence_closest_to_it(self) -> None:
+        said = iter(["Well. About tents. Bye.", f"Try {TENTS}.", "It was lost."])
+        one, _ = policy(lambda _: next(said))
+        outcome = await GenerateInsertRewrite(one, relevance()).answer(an_auction(bids=BIDS))
+        assert outcome.reading.answer == f"Well. About tents. Try {TENTS}. Bye."
 
 
 class TestSegmentAuction:
@@ -168,7 +169,7 @@ class TestSegmentAuction:
         assert len(shown(outcome)) == len(set(shown(outcome))) == 2
         assert all(price.amount < 100 for price in outcome.prices)
         assert "@" in whole(engine.asked[1].prompt)
-        assert engine.asked[0].sampling.max_tokens == Sampling().max_tokens // 2
+        assert "opening" in str(engine.asked[0].grammar)
 
     def test_wins_are_proportional_to_bid_times_relevance(self) -> None:
         weights = {f"Ad-{index}": 1.0 + index for index in range(8)}
@@ -202,6 +203,9 @@ class TestPositionAuction:
         class Equal:
             def weights(self, *_: object) -> list[float]:
                 return [1.0] * 8
+
+            def closeness(self, *_: object) -> list[float]:
+                return []
 
         one, engine = policy(lambda _: "The plain answer.")
         outcome = await PositionAuction(one, Equal()).answer(an_auction(bids=BIDS))

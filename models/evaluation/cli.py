@@ -237,10 +237,12 @@ def _world(directory: Path | None, catalogue: Path | None) -> "World":
     from models.simulation.world import build_world
 
     if directory is not None:
-        from models.simulation.saved_world import load_world  # type: ignore[import-not-found]
+        from models.simulation.saved_world import SavedWorldError, load_world
 
-        loaded: World = load_world(directory)
-        return loaded
+        try:
+            return load_world(directory)
+        except SavedWorldError as wrong:
+            raise _ended(str(wrong)) from wrong
     if catalogue is None:
         raise typer.BadParameter("is needed for the default world", param_hint="--catalogue")
     return build_world(read_ads(catalogue).good)

@@ -29,7 +29,7 @@ app = typer.Typer(
     help="Compare mechanisms on simulated users: what they earn, and what a bid does.",
 )
 _PREPARED = "_LLM_AUCTION_EVALUATION_PREPARED"
-_NAMES = (
+NAMES = (
     *("pretrained", "aligned", "mosaic", "best-of-k", "generate-insert-rewrite"),
     *("segment-auction", "position-auction", "no-ads"),
 )
@@ -38,7 +38,7 @@ _CONCURRENCY = 16
 
 Mechanisms = Annotated[
     list[str] | None,
-    typer.Option("--mechanism", help=f"Repeat for more; without any, all of: {', '.join(_NAMES)}."),
+    typer.Option("--mechanism", help=f"Repeat for more; without any, all of: {', '.join(NAMES)}."),
 ]
 WorldDir = Annotated[
     Path | None,
@@ -103,20 +103,22 @@ def run(
         llm-auction evaluate run --quick --out state/evaluation
         llm-auction evaluate report --run state/evaluation
     """
+    from models.contract.prompt import Layout
+
+    mechanisms = _chosen(mechanism, aligned)
+    if layout not in list(Layout):
+        raise typer.BadParameter(f"is one of {', '.join(Layout)}", param_hint="--layout")
     _prepare_environment()
     from dataclasses import replace
 
-    from models.contract.prompt import Layout
     from models.engine.interface import Sampling
     from models.evaluation.assembly import Place
     from models.evaluation.config import QUICK, RunConfig, Sizes
 
     sizes = QUICK if quick else Sizes()
     tokens = max_tokens or (_QUICK_TOKENS if quick else _TOKENS)
-    if layout not in list(Layout):
-        raise typer.BadParameter(f"is one of {', '.join(Layout)}", param_hint="--layout")
     config = RunConfig(
-        mechanisms=_chosen(mechanism, aligned),
+        mechanisms=mechanisms,
         seed=seed,
         candidates=candidates,
         layout=Layout(layout),
@@ -220,16 +222,16 @@ async def _take(
 def _chosen(given: list[str] | None, aligned: str | None) -> tuple[str, ...]:
     """The mechanisms to run, in the order of the report."""
     if not given:
-        return tuple(name for name in _NAMES if name != "aligned" or aligned)
-    if unknown := [name for name in given if name not in _NAMES]:
+        return tuple(name for name in NAMES if name != "aligned" or aligned)
+    if unknown := [name for name in given if name not in NAMES]:
         raise typer.BadParameter(
-            f"{unknown[0]} is none of {', '.join(_NAMES)}", param_hint="--mechanism"
+            f"{unknown[0]} is none of {', '.join(NAMES)}", param_hint="--mechanism"
         )
     if "aligned" in given and not aligned:
         raise typer.BadParameter(
             "aligned needs its weights: --aligned DIR", param_hint="--mechanism"
         )
-    return tuple(name for name in _NAMES if name in given)
+    return tuple(name for name in NAMES if name in given)
 
 
 def _world(directory: Path | None, catalogue: Path | None) -> "World":

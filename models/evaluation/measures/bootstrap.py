@@ -58,10 +58,19 @@ def ratio(numerators: Array, denominators: Array, seed: int) -> Estimate:
 
     def quotient(means: Array) -> Array:
         missing = np.full(len(means), np.nan)
-        share: Array = np.divide(means[:, 0], means[:, 1], out=missing, where=means[:, 1] > 0)
-        return share
+        quotients: Array = np.divide(means[:, 0], means[:, 1], out=missing, where=means[:, 1] > 0)
+        return quotients
 
     return estimate(np.stack([numerators, denominators], axis=1), quotient, seed)
+
+
+def relative(ours: Array, theirs: Array, seed: int) -> Estimate:
+    """Return the ratio of two paired means; NaN where `theirs` has an interval that reaches 0,
+    since then the ratio may be anything."""
+    below = mean(theirs, seed)
+    if (below.low if len(theirs) > 1 else below.value) > 0:
+        return ratio(ours, theirs, seed)
+    return Estimate(float("nan"), float("nan"), float("nan"))
 
 
 def difference(ours: Array, theirs: Array, seed: int) -> Estimate:

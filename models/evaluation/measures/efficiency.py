@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.evaluation.measures.bootstrap import Array, Estimate, difference, mean, ratio
+from models.evaluation.measures.bootstrap import Array, Estimate, difference, mean, ratio, relative
 from models.evaluation.record import Record
 
 
@@ -72,7 +72,7 @@ def comparison(ours: Sequence[Record], theirs: Sequence[Record], seed: int) -> C
     pairs = [(one, by_auction[one.auction_id]) for one in ours if one.auction_id in by_auction]
     left, right = [one for one, _ in pairs], [other for _, other in pairs]
     return Comparison(
-        revenue_ratio=ratio(revenues(left), revenues(right), seed),
+        revenue_ratio=relative(revenues(left), revenues(right), seed),
         revenue_difference=difference(revenues(left), revenues(right), seed),
         reward_difference=difference(rewards(left), rewards(right), seed),
         similarity_difference=difference(similarities(left), similarities(right), seed),

@@ -24,8 +24,8 @@ class Incentives:
     """Means over values 1..100, in units of currency per answer.
 
     best_response_gain: of utility maximisers. value_regret: of truthful value maximisers.
-    values, gains: shape (values,), the gain by value. lowest_utility: of a truthful bidder, over
-    values. is_individually_rational: nobody who bids the truth expects to lose.
+    values, gains: shape (values,), the gain by value. lowest_utility: of a truthful bidder,
+    over the bids that were measured. is_individually_rational: nobody who bids the truth expects to lose.
     """
 
     best_response_gain: Estimate
@@ -46,7 +46,7 @@ def incentives(sweep: Sweeps, seed: int) -> Incentives:
         spread.append([column.mean() for column in resampled])
     low, high = np.percentile(np.array(spread), (2.5, 97.5), axis=0)
     clicks, payments = _on_grid(sweep, np.arange(len(sweep.clicks), dtype=np.int64))
-    truthful = _GRID * clicks - payments
+    truthful = sweep.bids * sweep.clicks.mean(axis=0) - sweep.payments.mean(axis=0)
     utilities = _GRID[:, None] * clicks - payments
     return Incentives(
         best_response_gain=Estimate(float(gains.mean()), float(low[0]), float(high[0])),
@@ -103,13 +103,14 @@ def _best_but_truth(utilities: Array) -> Array:
 def _on_grid(sweep: Sweeps, rows: Rows) -> tuple[Array, Array]:
     """Clicks and payments at bids 1..100.
 
-    Between measured bids it is the price of a click that is straight, not the payment, which is
-    none at first price.
+    Between measured bids, and from nothing for a bid of nothing, it is the price of a click that
+    is straight, not the payment, which is none at first price.
     """
     clicks, payments = sweep.clicks[rows].mean(axis=0), sweep.payments[rows].mean(axis=0)
     on_grid = np.interp(_GRID, sweep.bids, clicks)
     is_clicked = clicks > 0
     if not is_clicked.any():
         return on_grid, np.zeros_like(_GRID)
-    prices = payments[is_clicked] / clicks[is_clicked]
-    return on_grid, on_grid * np.interp(_GRID, sweep.bids[is_clicked], prices)
+    prices = np.append(0.0, payments[is_clicked] / clicks[is_clicked])
+    bids = np.append(0.0, sweep.bids[is_clicked])
+    return on_grid, on_grid * np.interp(_GRID, bids, prices)

@@ -150,7 +150,7 @@ def _bids(analysis: Analysis) -> Table:
             one.name,
             *_response(one),
             one.clicks.verdict if one.clicks else _NOTHING,
-            f"{one.jumps.jump:+.2f} / {one.jumps.limit:.2f}" if one.jumps else _NOTHING,
+            f"{_number(one.jumps.jump)} / {_number(one.jumps.limit)}" if one.jumps else _NOTHING,
             one.jumps.verdict if one.jumps else _NOTHING,
             shown(one.order.early_advantage) if one.order else _NOTHING,
             one.order.verdict if one.order else _NOTHING,
@@ -188,7 +188,7 @@ def _incentives(analysis: Analysis) -> Table:
             one.name,
             shown(found.best_response_gain),
             shown(found.value_regret),
-            f"{found.lowest_utility:.2f}",
+            _number(found.lowest_utility),
             "yes" if found.is_individually_rational else "no",
         )
 
@@ -210,7 +210,7 @@ def _rows(
     return tuple(cells for one in analysis.mechanisms if (cells := row(one)) is not None)
 
 
-def _number(value: float, digits: int, is_share: bool) -> str:
+def _number(value: float, digits: int = 2, is_share: bool = False) -> str:
     if is_share:
         return f"{value:.0%}"
     rounded = f"{value:.{digits}f}"

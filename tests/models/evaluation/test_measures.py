@@ -6,7 +6,7 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from models.evaluation.measures.bootstrap import mean, ratio
+from models.evaluation.measures.bootstrap import mean, ratio, relative
 from models.evaluation.measures.continuous import Continuity, jumps
 from models.evaluation.measures.efficiency import comparison, efficiency
 from models.evaluation.measures.monotone import BidResponse, monotonicity
@@ -68,6 +68,10 @@ class TestBootstrap:
         shared = rng.exponential(size=50) * 100
         found = ratio(2 * shared + rng.normal(size=50), shared, seed=1)
         assert found.high - found.low < 0.05
+
+    def test_a_ratio_to_what_may_be_nothing_is_not_told(self) -> None:
+        rare = np.array([0.0] * 15 + [0.01])
+        assert np.isnan(relative(np.ones(16), rare, seed=1).value)
 
     def test_one_unit_has_no_interval(self) -> None:
         found = mean(np.array([4.0]), seed=1)

@@ -25,7 +25,8 @@ class Incentives:
 
     best_response_gain: of utility maximisers. value_regret: of truthful value maximisers.
     values, gains: shape (values,), the gain by value. lowest_utility: of a truthful bidder,
-    over the bids that were measured. is_individually_rational: nobody who bids the truth expects to lose.
+    over the bids that were measured. is_individually_rational: nobody who bids the truth expects
+    to lose.
     """
 
     best_response_gain: Estimate

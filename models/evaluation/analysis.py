@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from models.evaluation.measures.continuous import Jumps, jumps
+from models.evaluation.measures.continuous import FEWEST_BIDS, Jumps, jumps
 from models.evaluation.measures.efficiency import Comparison, Efficiency, comparison, efficiency
 from models.evaluation.measures.incentives import Incentives, incentives
 from models.evaluation.measures.monotone import Monotonicity, monotonicity
@@ -18,7 +18,6 @@ _BASELINES = ("pretrained", "no-ads")
 _YARDSTICK = "no-ads"
 _SEED = 20251210
 _FEWEST_ROWS = 2
-_FEWEST_CURVE_BIDS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,7 @@ def _results(
     sweep = sweeps(_of(Study.BID_RESPONSE, records))
     fine = sweeps(_of(Study.CONTINUITY, records))
     has_sweep = len(sweep.clicks) >= _FEWEST_ROWS
-    has_curve = len(fine.clicks) > 0 and len(fine.bids) >= _FEWEST_CURVE_BIDS
+    has_curve = len(fine.clicks) > 0 and len(fine.bids) >= FEWEST_BIDS
     return MechanismResults(
         name=name,
         efficiency=efficiency(answered, _SEED) if answered else None,

@@ -15,8 +15,8 @@ class Sizes:
     auctions: answered once by every mechanism (efficiency). sweep_queries: in each, one ad's bid
     takes 11 values, `sweep_repeats` answers each (monotone). curve_repeats: one query, one ad, bids
     1..100 in steps of `curve_step`, answers each (continuous). order_auctions: each with its
-    candidates in `order_rotations` orders. has_sampled_orders: also for the mechanisms that choose
-    among many draws, which must draw anew for each order.
+    candidates in `order_rotations` orders. is_sampling_cheap: the mechanisms that choose among many
+    draws also take part in the last two, where each repeat and order costs them all draws anew.
     """
 
     auctions: int = 200
@@ -26,18 +26,18 @@ class Sizes:
     curve_step: int = 1
     order_auctions: int = 50
     order_rotations: int = 4
-    has_sampled_orders: bool = True
+    is_sampling_cheap: bool = True
 
 
 QUICK = Sizes(
     auctions=16,
     sweep_queries=6,
     sweep_repeats=1,
-    curve_repeats=1,
-    curve_step=1,
+    curve_repeats=5,
+    curve_step=5,
     order_auctions=8,
     order_rotations=4,
-    has_sampled_orders=False,
+    is_sampling_cheap=False,
 )
 """Under 10 minutes on two cores with the default small model."""
 

@@ -66,18 +66,15 @@ def plan(config: RunConfig, auctions: Sequence[Auction]) -> list[Task]:
     sizes = config.sizes
     tasks = list(_efficiency(config, auctions[: sizes.auctions]))
     by_fit = sorted(auctions, key=lambda auction: not fitting_ads(auction))
-    swept = by_fit[: sizes.sweep_queries]
-    for auction in swept:
+    for auction in by_fit[: sizes.sweep_queries]:
         for number in range(sizes.sweep_repeats):
-            bids = SWEPT_BIDS
-            tasks += _sweep(Study.BID_RESPONSE, varied, repeated(auction, number), bids)
-    if sizes.curve_repeats:
-        for number in range(sizes.curve_repeats):
-            bids = tuple(range(1, HIGHEST_BID + 1, sizes.curve_step))
-            tasks += _sweep(Study.CONTINUITY, varied, repeated(by_fit[0], number), bids)
-    ordered = [name for name in varied if sizes.has_sampled_orders or name not in _SAMPLED]
+            tasks += _sweep(Study.BID_RESPONSE, varied, repeated(auction, number), SWEPT_BIDS)
+    cheap = [name for name in varied if sizes.is_sampling_cheap or name not in _SAMPLED]
+    fine_bids = range(1, HIGHEST_BID + 1, sizes.curve_step)
+    for number in range(sizes.curve_repeats):
+        tasks += _sweep(Study.CONTINUITY, cheap, repeated(by_fit[0], number), fine_bids)
     for auction in auctions[: sizes.order_auctions]:
-        tasks += _orders(ordered, auction, sizes.order_rotations)
+        tasks += _orders(cheap, auction, sizes.order_rotations)
     return tasks
 
 

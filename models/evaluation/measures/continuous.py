@@ -2,18 +2,22 @@
 
 At each bid, lines are fitted to the responses just below and just above; where they meet apart is a
 jump. The largest jump is held against what noise makes of the smoothed curve, which has none.
+
+It is the mean over seeds that may have no step. With one seed, an auction that draws its winner at
+random is a step, at a bid that depends on the seed.
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 import numpy as np
 
-from models.evaluation.measures.bootstrap import RESAMPLES, Array, resampled_means
+from models.evaluation.measures.bootstrap import Array, resampled_means
 from models.evaluation.measures.sweeps import Curve, curve
 
-_WINDOW = 10
-_BANDWIDTH = 5.0
+FEWEST_BIDS: Final = 20
+_WIDEST_WINDOW = 10
 _FEWEST_ROWS = 5
 _SIGNIFICANCE = 0.05
 _COARSEST = 0.5
@@ -27,7 +31,7 @@ class Continuity(StrEnum):
     STEP = "step"
     """A jump that noise does not explain."""
     UNDECIDED = "undecided"
-    """Too few answers to see even a jump of half of the whole range."""
+    """Too few rows, or too much noise to see even a jump of half of the whole range."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +52,23 @@ class Jumps:
 
 
 def jumps(bids: Array, responses: Array, seed: int) -> Jumps:
-    """responses: shape (rows, bids), 0 to 1, at least one row and 2 * 10 evenly spaced bids.
-
-    Raises ValueError for fewer.
+    """responses: shape (rows, bids), 0 to 1, at least one row and 20 evenly spaced bids; a row for
+    each seed. Raises ValueError for fewer.
     """
-    if len(bids) < 2 * _WINDOW or not len(responses):
-        raise ValueError(f"Jumps need {2 * _WINDOW} bids or more, not {len(bids)}")
+    if len(bids) < FEWEST_BIDS or not len(responses):
+        raise ValueError(f"Jumps need {FEWEST_BIDS} bids or more, not {len(bids)}")
+    window = min(_WIDEST_WINDOW, len(bids) // 4)
     means = responses.mean(axis=0)
-    smooth = _smoother(bids) @ means
-    detector = _jump_detector(len(bids))
+    smooth = _smoother(np.arange(len(bids), dtype=np.float64), window / 2) @ means
+    detector = _jump_detector(len(bids), window)
     found = detector @ means
     largest = int(np.abs(found).argmax())
-    noise = _noise(responses, means - smooth, seed)
+    noise = resampled_means(responses, seed) - means
     largest_of_noise = np.abs((smooth + noise) @ detector.T).max(axis=1)
     limit = float(np.quantile(largest_of_noise, 1 - _SIGNIFICANCE))
     as_large = largest_of_noise >= abs(found[largest]) - 1e-12
     p_value = float((1 + as_large.sum()) / (1 + len(as_large)))
-    at = largest + _WINDOW
+    at = largest + window
     return Jumps(
         curve=curve(bids, responses, seed),
         smooth=smooth,
@@ -72,45 +76,36 @@ def jumps(bids: Array, responses: Array, seed: int) -> Jumps:
         jump_bid=float(bids[at - 1] + bids[at]) / 2,
         limit=limit,
         p_value=p_value,
-        verdict=_verdict(p_value, limit),
+        verdict=_verdict(len(responses), p_value, limit),
     )
 
 
-def _verdict(p_value: float, limit: float) -> Continuity:
+def _verdict(rows: int, p_value: float, limit: float) -> Continuity:
+    if rows < _FEWEST_ROWS:
+        return Continuity.UNDECIDED
     if p_value < _SIGNIFICANCE:
         return Continuity.STEP
     return Continuity.CONTINUOUS if limit < _COARSEST else Continuity.UNDECIDED
 
 
-def _noise(responses: Array, residuals: Array, seed: int) -> Array:
-    """Deviations from the mean curve as chance might make them, shape (resamples, bids)."""
-    if len(responses) >= _FEWEST_ROWS:
-        deviations: Array = resampled_means(responses, seed) - responses.mean(axis=0)
-        return deviations
-    # Too few rows to resample: the residuals with random signs (wild bootstrap).
-    signs = np.random.default_rng(seed).choice((-1.0, 1.0), (RESAMPLES, len(residuals)))
-    noise: Array = signs * residuals
-    return noise
-
-
-def _smoother(bids: Array) -> Array:
+def _smoother(steps: Array, bandwidth: float) -> Array:
     """The matrix that turns responses into local lines' values, shape (bids, bids)."""
     rows = []
-    for at in bids:
-        weights = np.exp(-0.5 * ((bids - at) / _BANDWIDTH) ** 2)
-        rows.append(_line_at_zero(bids - at, weights))
+    for at in steps:
+        weights = np.exp(-0.5 * ((steps - at) / bandwidth) ** 2)
+        rows.append(_line_at_zero(steps - at, weights))
     return np.array(rows)
 
 
-def _jump_detector(count: int) -> Array:
+def _jump_detector(count: int, window: int) -> Array:
     """The matrix that turns responses into jumps between neighbours, shape (jumps, bids)."""
-    offsets: Array = np.arange(_WINDOW, dtype=np.float64) + 0.5
-    from_above = _line_at_zero(offsets, np.ones(_WINDOW))
-    from_below = _line_at_zero(-offsets[::-1], np.ones(_WINDOW))
-    detector = np.zeros((count - 2 * _WINDOW + 1, count))
+    offsets: Array = np.arange(window, dtype=np.float64) + 0.5
+    from_above = _line_at_zero(offsets, np.ones(window))
+    from_below = _line_at_zero(-offsets[::-1], np.ones(window))
+    detector = np.zeros((count - 2 * window + 1, count))
     for row in range(len(detector)):
-        detector[row, row : row + _WINDOW] = -from_below
-        detector[row, row + _WINDOW : row + 2 * _WINDOW] = from_above
+        detector[row, row : row + window] = -from_below
+        detector[row, row + window : row + 2 * window] = from_above
     return detector
 
 

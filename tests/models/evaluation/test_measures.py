@@ -151,11 +151,21 @@ class TestContinuous:
         assert found.jump_bid == pytest.approx(29.5, abs=1)
         assert found.jump == pytest.approx(0.6, abs=0.2)
 
-    def test_one_answer_a_bid_decides_nothing_without_a_clear_jump(self) -> None:
+    def test_one_seed_decides_nothing(self) -> None:
         bids = np.arange(1.0, 101.0)
-        rng = np.random.default_rng(5)
-        found = jumps(bids, (rng.random((1, 100)) < 0.5) * 1.0, seed=1)
+        found = jumps(bids, (bids > 40)[None] * 1.0, seed=1)
         assert found.verdict is Continuity.UNDECIDED
+
+    def test_an_auction_that_draws_its_winner_is_continuous_over_seeds(self) -> None:
+        bids = np.arange(1.0, 101.0)
+        luck = np.random.default_rng(5).random((100, 1))
+        found = jumps(bids, (luck < bids / (bids + 50)) * 1.0, seed=1)
+        assert found.verdict is Continuity.CONTINUOUS
+
+    def test_a_step_is_found_on_a_coarse_grid_too(self) -> None:
+        bids = np.arange(1.0, 101.0, 5.0)
+        found = jumps(bids, np.tile(bids > 40, (5, 1)) * 1.0, seed=1)
+        assert found.verdict is Continuity.STEP
 
     def test_too_few_bids_are_refused(self) -> None:
         with pytest.raises(ValueError, match="20 bids"):

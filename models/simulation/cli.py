@@ -125,7 +125,7 @@ def build(
         built = {"questions_from": source, **asdict(options)}
         save_world(world, folder, built, replace=force)
     _show_counts(folder)
-    out.print(f"Look into it with: llm-auction simulate inspect {folder}")
+    out.print(f"Look into it with: llm-auction simulate inspect {folder}", soft_wrap=True)
 
 
 @app.command("inspect")
@@ -230,7 +230,8 @@ def _show_counts(folder: Path) -> None:
     out.print(
         f"[bold]{folder}[/]: {counts['users']} users ({counts['test_users']} held out), "
         f"{counts['queries']} queries ({counts['queries_without_category']} without a category), "
-        f"{counts['ads']} ads in {counts['categories']} categories"
+        f"{counts['ads']} ads in {counts['categories']} categories",
+        soft_wrap=True,
     )
     out.print(f"Questions from {manifest['built'].get('questions_from', 'an unknown source')}")
 

@@ -24,8 +24,8 @@ class ClickParameters:
     relevance_by_offer: float = 16.3
 
     click_base: float = -5.0
-    by_relevance: float = 5.8
-    by_profile: float = 2.0
+    by_relevance: float = 5.6
+    by_profile: float = 3.0
     """match: largest cosine of the ad with an interest or a sentence about the user, less
     `usual_match`."""
     usual_match: float = 0.2

@@ -57,9 +57,6 @@ class CompletionCache:
             self._file = path.open("a+", encoding="utf-8")
             self._load(self._file)
 
-    def __len__(self) -> int:
-        return len(self._kept)
-
     def get(self, key: str) -> str | None:
         """What was kept under `key`."""
         return self._kept.get(key)
@@ -102,7 +99,7 @@ class UserLlm:
         tries: int = 3,
     ) -> None:
         self._engine = engine
-        self._cache = cache or CompletionCache()
+        self._cache = CompletionCache() if cache is None else cache
         self._turns = asyncio.Semaphore(concurrency)
         self._tries = tries
 

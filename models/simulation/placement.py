@@ -35,7 +35,7 @@ def placements(reading: Reading) -> list[Placement]:
     """One for each insertion, in order."""
     segments = reading.segments
     return [
-        _placement(segment, _shown(segments[:index]), _shown(segments[index + 1 :]))
+        _placement(segment, segments[:index], segments[index + 1 :])
         for index, segment in enumerate(segments)
         if segment.kind is SegmentKind.AD
     ]
@@ -51,17 +51,33 @@ def words(reading: Reading) -> int:
     return sum(len(_WORD.findall(text)) for text in _texts(reading))
 
 
-def _placement(ad: Segment, before: str, after: str) -> Placement:
-    line = before.rpartition("\n")[2] + " " + after.partition("\n")[0]
-    starts = [match.end() for match in _SENTENCE_END.finditer(before)]
-    end = _SENTENCE_END.search(after)
-    opening = before[starts[-1] if starts else 0 :]
-    closing = after[: end.end() if end else len(after)]
+def _placement(ad: Segment, before: Sequence[Segment], after: Sequence[Segment]) -> Placement:
+    opening = _shown(before)[_last_end(_masked(before)) :]
+    closing = _shown(after)[: _first_end(_masked(after))]
+    line = _shown(before).rpartition("\n")[2] + " " + _shown(after).partition("\n")[0]
     return Placement(
         ad_id=ad.ad_id or "",
         sentence=f"{opening.strip()} {closing.strip()}".strip(),
         is_alone=len(_WORD.findall(line)) < _FEWEST_WORDS_OF_A_SENTENCE,
-        is_at_edge=not _WORD.search(before) or not _WORD.search(after),
+        is_at_edge=not _WORD.search(_shown(before)) or not _WORD.search(_shown(after)),
+    )
+
+
+def _last_end(text: str) -> int:
+    """Where the last whole sentence of `text` ends; 0 where none does."""
+    return max((match.end() for match in _SENTENCE_END.finditer(text)), default=0)
+
+
+def _first_end(text: str) -> int:
+    """Where the first sentence of `text` ends."""
+    found = _SENTENCE_END.search(text)
+    return found.end() if found else len(text)
+
+
+def _masked(segments: Sequence[Segment]) -> str:
+    """As `_shown`, with the titles of ads made unrecognisable: no sentence ends in one."""
+    return "".join(
+        "x" * len(part.text) if part.kind is SegmentKind.AD else part.text for part in segments
     )
 
 

@@ -86,7 +86,7 @@ class QuestionWriter:
             "job": [person.job],
         }
         if category is not None:
-            slots |= {"category": [category], "offer": self._offers[category]}
+            slots |= {"category": [_in_a_sentence(category)], "offer": self._offers[category]}
         return fill(self._touched(wording, category is not None, chance), slots, chance)
 
     def _wordings(self, category: str | None, chance: random.Random) -> Wordings:
@@ -106,6 +106,16 @@ class QuestionWriter:
 
 
 def _offer(ad: Ad) -> str:
-    """How the ad begins to describe what it offers; harmless in a wording."""
+    """How the ad begins to describe what it offers; may stand in a wording."""
     start = " ".join((ad.description or ad.title).split()[:_OFFER_WORDS]).rstrip(" ,.;:")
-    return neutralise_line(start)
+    return _unbraced(neutralise_line(start))
+
+
+def _in_a_sentence(category: str) -> str:
+    """`Car Rental` as `car rental`, but `SUVs` as it is; may stand in a wording."""
+    words = (word.lower() if word.istitle() else word for word in category.split())
+    return _unbraced(" ".join(words))
+
+
+def _unbraced(text: str) -> str:
+    return text.replace("{", "(").replace("}", ")").replace("|", "/")

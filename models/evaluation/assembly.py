@@ -24,8 +24,11 @@ from models.provision import ServableModel, provision
 from models.simulation.auctions import AuctionOptions, draw_auctions
 from models.simulation.click_model import ClickModel
 from models.simulation.click_parameters import ClickParameters
+from models.simulation.completions import CompletionCache, UserLlm
 from models.simulation.embeddings import MiniLmEncoder
-from models.simulation.nouns import Auction, Split
+from models.simulation.judge import Judge
+from models.simulation.nouns import Auction, SimulatedUsers, Split
+from models.simulation.user_llm_engine import EngineChoice, open_engine
 from models.simulation.world import World
 
 _CONTEXT_TOKENS = 4096
@@ -34,10 +37,12 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where things are kept. models: servable weights. completions: None for no memory."""
+    """Where things are kept. models: servable weights. completions: None for no memory. verdicts:
+    a judge's."""
 
     models: Path
     completions: Path | None
+    verdicts: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,24 +67,33 @@ def drawn_auctions(world: World, config: RunConfig) -> list[Auction]:
     return draw_auctions(world, Split.TEST, count, config.seed, options)
 
 
-def manifest(config: RunConfig, weights: Weights, auctions: Sequence[Auction]) -> dict[str, Any]:
+def manifest(
+    config: RunConfig,
+    weights: Weights,
+    auctions: Sequence[Auction],
+    judge: EngineChoice | None = None,
+) -> dict[str, Any]:
     """Return all that the run's results follow from."""
+    clicking = {"judge": judge.model} if judge else {"click_model": asdict(ClickParameters())}
     return {
         "config": config.as_json(),
         "contract": CONTRACT_VERSION,
         "model": _identity(weights.model),
         "aligned": _identity(weights.aligned) if weights.aligned else None,
         "auctions_sha256": _sha256([asdict(auction) for auction in auctions]),
-        "users": {"click_model": asdict(ClickParameters())},
+        "users": clicking,
         "versions": versions(),
     }
 
 
 @asynccontextmanager
 async def assembled(
-    config: RunConfig, weights: Weights, place: Place, say: Say
+    config: RunConfig, weights: Weights, place: Place, say: Say, judge: EngineChoice | None = None
 ) -> AsyncGenerator[Bench]:
-    """Start what the run needs, and end it afterwards. Raises EngineError."""
+    """Start what the run needs, and end it afterwards. Raises EngineError, ProvisionError.
+
+    judge: the model that plays the users; None for the click model.
+    """
     async with AsyncExitStack() as stack:
         store = CompletionStore(place.completions)
         stack.callback(store.close)
@@ -89,7 +103,10 @@ async def assembled(
             aligned = _policy(config, await _engine(stack, weights.aligned, say), store)
         say("loading the sentence embeddings")
         encoder = MiniLmEncoder()
-        users = ClickModel(encoder)
+        users: SimulatedUsers = ClickModel(encoder)
+        if judge is not None:
+            engine = await stack.enter_async_context(open_engine(judge, say))
+            users = Judge(UserLlm(engine, CompletionCache(place.verdicts)))
         sampler = Sampler(policy, users, config.objective, config.draws)
         parts = Parts(policy, sampler, EmbeddingRelevance(encoder), aligned, config.tau)
         mechanisms = {name: MECHANISMS[name](parts) for name in config.mechanisms}

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import sys
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,9 +21,11 @@ from rich.progress import (
 )
 
 if TYPE_CHECKING:
-    from models.evaluation.assembly import Place, Weights
+    from models.evaluation.assembly import Place
     from models.evaluation.config import RunConfig
     from models.evaluation.plan import Task
+    from models.evaluation.run import Bench
+    from models.simulation.user_llm_engine import EngineChoice
     from models.simulation.world import World
 
 app = typer.Typer(
@@ -61,6 +65,18 @@ LayoutName = Annotated[str, typer.Option("--layout", help="Of the prompt: inline
 Unconstrained = Annotated[
     bool, typer.Option("--unconstrained", help="Decode without the grammar, to count faults.")
 ]
+JudgeUrl = Annotated[
+    str | None,
+    typer.Option(
+        help="OpenAI-compatible endpoint whose model plays the users; else a click model."
+    ),
+]
+JudgeModel = Annotated[
+    str | None, typer.Option(help="The judge's model; without --judge-url, it runs here.")
+]
+JudgeKey = Annotated[
+    str | None, typer.Option(envvar="LLM_AUCTION_USER_LLM_KEY", help="The judge's API key.")
+]
 Out = Annotated[Path, typer.Option(help="Where outcomes and manifest go; an earlier run goes on.")]
 StateDir = Annotated[Path, typer.Option(help="Where models and completions are kept.")]
 Forget = Annotated[
@@ -90,6 +106,9 @@ def run(
     beta: Beta = 10.0,
     layout: LayoutName = "inline",
     unconstrained: Unconstrained = False,
+    judge_url: JudgeUrl = None,
+    judge_model: JudgeModel = None,
+    judge_key: JudgeKey = None,
     out: Out = Path("state/evaluation"),
     state_dir: StateDir = Path("state"),
     no_cache: Forget = False,
@@ -114,6 +133,7 @@ def run(
     from models.engine.interface import Sampling
     from models.evaluation.assembly import Place
     from models.evaluation.config import QUICK, RunConfig, Sizes
+    from models.simulation.user_llm_engine import EngineChoice
 
     sizes = QUICK if quick else Sizes()
     tokens = max_tokens or (_QUICK_TOKENS if quick else _TOKENS)
@@ -130,9 +150,11 @@ def run(
         sampling=Sampling(max_tokens=tokens),
         sizes=replace(sizes, auctions=auctions) if auctions else sizes,
     )
-    place = Place(state_dir / "models", None if no_cache else state_dir / "completions.sqlite")
-    made_of = _world(world, catalogue or ctx.obj)
-    _run(config, made_of, model, aligned, place, out)
+    kept = None if no_cache else state_dir / "completions.sqlite"
+    place = Place(state_dir / "models", kept, state_dir / "verdicts.jsonl")
+    judge = EngineChoice(judge_url, judge_model, judge_key, place.models)
+    chosen = Chosen(config, model, aligned, judge if judge_url or judge_model else None)
+    _run(chosen, _world(world, catalogue or ctx.obj), place, out)
 
 
 @app.command()
@@ -154,17 +176,20 @@ def report(run: RunDir) -> None:
     Console(stderr=True, highlight=False).print(f"[green]Written[/] {html} and {markdown}")
 
 
-def _run(
-    config: "RunConfig",
-    world: "World",
-    model: str | None,
-    aligned: str | None,
-    place: "Place",
-    out: Path,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What the options say: settings, and the models by name."""
+
+    config: "RunConfig"
+    model: str | None
+    aligned: str | None
+    judge: "EngineChoice | None"
+
+
+def _run(chosen: Chosen, world: "World", place: "Place", out: Path) -> None:
     """Provision, claim the directory, run."""
     from models.engine.interface import EngineError
-    from models.evaluation.assembly import Weights, drawn_auctions, manifest
+    from models.evaluation.assembly import Weights, assembled, drawn_auctions, manifest
     from models.evaluation.manifest import ManifestDiffers, claim
     from models.evaluation.plan import plan
     from models.evaluation.record import RecordsDamaged
@@ -176,12 +201,13 @@ def _run(
         console.print(f"[cyan]·[/] {line}")
 
     try:
-        weights = Weights.provision(model or default_model(), aligned, place.models, say)
-        auctions = drawn_auctions(world, config)
-        made_with = manifest(config, weights, auctions)
+        name = chosen.model or default_model()
+        weights = Weights.provision(name, chosen.aligned, place.models, say)
+        auctions = drawn_auctions(world, chosen.config)
+        made_with = manifest(chosen.config, weights, auctions, chosen.judge)
         claim(out, made_with, datetime.now(UTC).isoformat(timespec="seconds"))
-        tasks = plan(config, auctions)
-        asyncio.run(_take(config, weights, place, tasks, out, console))
+        bench = assembled(chosen.config, weights, place, say, chosen.judge)
+        asyncio.run(_take(bench, plan(chosen.config, auctions), out, console))
     except (ProvisionError, ManifestDiffers, RecordsDamaged, EngineError) as wrong:
         raise _ended(str(wrong)) from wrong
     except ExceptionGroup as failed:
@@ -190,14 +216,11 @@ def _run(
 
 
 async def _take(
-    config: "RunConfig",
-    weights: "Weights",
-    place: "Place",
+    assembled: AbstractAsyncContextManager["Bench"],
     tasks: list["Task"],
     out: Path,
     console: Console,
 ) -> None:
-    from models.evaluation.assembly import assembled
     from models.evaluation.run import run as take_all
 
     progress = Progress(
@@ -209,9 +232,7 @@ async def _take(
         TimeRemainingColumn(),
         console=console,
     )
-    async with assembled(
-        config, weights, place, lambda line: console.print(f"[cyan]·[/] {line}")
-    ) as bench:
+    async with assembled as bench:
         with progress:
             task = progress.add_task("answers", total=len(tasks))
             await take_all(

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from models.alignment.packing import TREE_ATTENTION
 
@@ -39,9 +38,11 @@ class AdapterTrainer:
         self._masters = [weight.detach().float().clone() for weight in self._weights]
         self._optimizer = torch.optim.AdamW(self._masters, betas=(0.9, 0.98), weight_decay=0.0)
 
-    def step(self, loss: Tensor, learning_rate: float, max_norm: float = 1.0) -> float:
-        """One update along the gradient of `loss`; return the gradient's norm before clipping."""
-        loss.backward()  # type: ignore[no-untyped-call]
+    def update(self, learning_rate: float, max_norm: float = 1.0) -> float:
+        """One update along the gradients that backward passes have left; they are cleared.
+
+        Returns their norm before it was clipped to `max_norm`.
+        """
         for weight, master in zip(self._weights, self._masters, strict=True):
             master.grad = weight.grad.float() if weight.grad is not None else None
             weight.grad = None

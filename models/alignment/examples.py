@@ -1,4 +1,4 @@
-"""Warm-start examples: auctions, the answers to teach for them, and the packs they are trained in."""
+"""Warm-start examples: auctions, the answers to teach for them, and packs of them to train on."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -189,10 +189,7 @@ class Packer:
 
     def _branch(self, example: Example, question: Sequence[int], stem: int) -> Run:
         tokens, kinds = self.answer_tokens(example.answer)
-        targets = tuple(
-            Target(len(question) + place, kind)
-            for place, kind in enumerate(kinds)
-        )
+        targets = tuple(Target(len(question) + place, kind) for place, kind in enumerate(kinds))
         return Run((*question, *tokens), stem, targets)
 
     def answer_tokens(self, answer: Woven) -> tuple[list[int], list[TokenKind]]:

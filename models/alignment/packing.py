@@ -98,7 +98,7 @@ class Tree:
         parent = self.runs[index].parent
         if parent is None:
             raise ValueError("The first token of a root is not predicted")
-        return self.span(parent).stop - 1
+        return self._starts[parent] + len(self.runs[parent].tokens) - 1
 
 
 def tree_attention(

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from models.alignment.examples import auction_prompt
@@ -26,7 +26,7 @@ class SamplingOptions:
     per_auction: int = 5
     max_ads: int = 3
     layout: Layout = Layout.INLINE
-    sampling: Sampling = Sampling(max_tokens=160)
+    sampling: Sampling = field(default_factory=lambda: Sampling(max_tokens=160))
     is_constrained: bool = True
 
 
@@ -65,16 +65,16 @@ async def sample(
         await asyncio.gather(*(draw(auction, number) for auction, number in wanted))
     return [
         [
-            read(kept[auction.auction_id, number], [ad.marked for ad in auction.ads], options.max_ads)
+            read(
+                kept[auction.auction_id, number], [ad.marked for ad in auction.ads], options.max_ads
+            )
             for number in range(options.per_auction)
         ]
         for auction in auctions
     ]
 
 
-async def _generate(
-    engine: Engine, auction: Auction, number: int, options: SamplingOptions
-) -> str:
+async def _generate(engine: Engine, auction: Auction, number: int, options: SamplingOptions) -> str:
     markers = [ad.marked for ad in auction.ads]
     generation = Generation(
         f"{auction.auction_id}-{number}",

@@ -102,7 +102,8 @@ def train(
         tree = next_pack(step)
         log_probs, kinds = target_log_probs(trainer.model, tree), target_kinds(tree)
         loss = weighted_loss(log_probs, kinds)
-        norm = trainer.step(loss, learning_rate(options, step))
+        loss.backward()
+        norm = trainer.update(learning_rate(options, step))
         append_metrics(
             run_dir / "metrics.jsonl",
             {

@@ -1,6 +1,5 @@
 """A LoRA adapter in training: bfloat16 in the model, float32 in the optimiser."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -82,9 +81,3 @@ class AdapterTrainer:
         with torch.no_grad():
             for weight, master in zip(self._weights, self._masters, strict=True):
                 weight.copy_(master)
-
-
-def append_metrics(path: Path, row: dict[str, object]) -> None:
-    """Append one line of JSON."""
-    with path.open("a") as file:
-        file.write(json.dumps(row) + "\n")

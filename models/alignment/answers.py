@@ -1,17 +1,17 @@
 """Answers of the model that is aligned, without ads: what warm-start examples are woven into."""
 
 import asyncio
-import json
 import re
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
+from models.alignment.journal import append_row, open_for_rows, read_rows
 from models.contract.prompt import Layout, build_prompt
 from models.engine.interface import Engine, Generation, Sampling
 
 _AT_ONCE = 32
-_SENTENCE_END = re.compile(r"[.!?](?=[\"')\]]*(?:\s|$))")
+_SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s|$)")
 
 
 async def write_answers(
@@ -30,14 +30,13 @@ async def write_answers(
     left = [query for query in dict.fromkeys(queries) if query not in answered]
     done = len(answered)
     gate = asyncio.Semaphore(_AT_ONCE)
-    with path.open("a") as file:
+    with open_for_rows(path) as file:
 
         async def answer(number: int, query: str) -> None:
             nonlocal done
             async with gate:
                 text = await _generate(engine, f"answer-{number}", query, sampling)
-            file.write(json.dumps({"query": query, "answer": text}, ensure_ascii=False) + "\n")
-            file.flush()
+            append_row(file, {"query": query, "answer": text})
             done += 1
             progress(done)
 
@@ -46,16 +45,7 @@ async def write_answers(
 
 def read_answers(path: Path) -> dict[str, str]:
     """Return the answers kept in `path` by query; a last line that a kill cut off is dropped."""
-    if not path.exists():
-        return {}
-    rows = {}
-    for line in path.read_text().splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        rows[row["query"]] = row["answer"]
-    return rows
+    return {row["query"]: row["answer"] for row in read_rows(path)}
 
 
 def complete(answer: str) -> str:

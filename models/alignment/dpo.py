@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.alignment.adapter import AdapterTrainer, append_metrics
+from models.alignment.adapter import AdapterTrainer
 from models.alignment.examples import auction_prompt
+from models.alignment.journal import append_row, open_for_rows
 from models.alignment.packing import Run, Target, Tree, target_log_probs
 from models.alignment.preferences import Preference
 from models.contract.prompt import Layout
@@ -99,6 +100,7 @@ def train_on_preferences(
 ) -> None:
     """Train from where `run_dir` has got to. The trainer begins as the reference of the epoch."""
     run_dir.mkdir(parents=True, exist_ok=True)
+    metrics = run_dir / "metrics.jsonl"
     (run_dir / "config.json").write_text(json.dumps(asdict(options), indent=2) + "\n")
     references = _references(trainer, trees, run_dir)
     order = _order(len(trees), options)
@@ -116,19 +118,20 @@ def train_on_preferences(
             loss = preference_loss(gaps, options.beta, options.loss)
             loss = loss - options.anchor * log_probs[0] / winner_length
             (loss / len(steps[step])).backward()
-            losses.append(float(loss))
+            losses.append(float(loss.detach()))
             wins += (gaps > 0).tolist()
         norm = trainer.update(_learning_rate(options, step, len(steps)))
-        append_metrics(
-            run_dir / "metrics.jsonl",
-            {
-                "step": step + 1,
-                "loss": round(sum(losses) / len(losses), 4),
-                "preferred": round(sum(wins) / len(wins), 3),
-                "gradient_norm": round(norm, 3),
-                "seconds": round(time.monotonic() - started, 2),
-            },
-        )
+        with open_for_rows(metrics) as file:
+            append_row(
+                file,
+                {
+                    "step": step + 1,
+                    "loss": round(sum(losses) / len(losses), 4),
+                    "preferred": round(sum(wins) / len(wins), 3),
+                    "gradient_norm": round(norm, 3),
+                    "seconds": round(time.monotonic() - started, 2),
+                },
+            )
         if (step + 1) % 10 == 0 or step + 1 == len(steps):
             trainer.save(run_dir, step + 1)
         progress(step + 1)

@@ -8,6 +8,9 @@ from enum import StrEnum
 from itertools import takewhile
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from models.alignment.answers import complete
 from models.alignment.catalogue import InventedMarket
 from models.alignment.packing import Run, Target, Tree
@@ -17,7 +20,7 @@ from models.engine.tokens import PromptTokenizer
 from models.simulation.nouns import Ad, Auction, Query, Split, User
 from models.simulation.randomness import generator
 
-NativeProbabilities = Callable[[Sequence[Auction]], Sequence[Sequence[float]]]
+NativeProbabilities = Callable[[Sequence[Auction]], Sequence[NDArray[np.float64]]]
 """For each auction, each candidate's click probability, were it woven in natively."""
 
 
@@ -131,14 +134,14 @@ def draw_slates(market: Market, options: ExampleOptions, number: int) -> list[Sl
 
 def teach(
     auction: Auction,
-    probabilities: Sequence[float],
+    probabilities: NDArray[np.float64],
     answer: str,
     options: ExampleOptions,
     chance: random.Random,
 ) -> Example:
     """Weave the fitting ad of the highest bid times click probability into `answer`, or none."""
     values = {
-        index: bid * probabilities[index]
+        index: bid * float(probabilities[index])
         for index, (ad, bid) in enumerate(zip(auction.ads, auction.bids, strict=True))
         if auction.query.category is not None and ad.category == auction.query.category
     }

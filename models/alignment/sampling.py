@@ -1,13 +1,13 @@
 """Answers of the policy to auctions, written as the service has them written."""
 
 import asyncio
-import json
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from models.alignment.examples import auction_prompt
+from models.alignment.journal import append_row, open_for_rows, read_rows
 from models.contract.grammar import grammar
 from models.contract.markers import read
 from models.contract.prompt import Layout
@@ -51,15 +51,13 @@ async def sample(
     ]
     gate = asyncio.Semaphore(_AT_ONCE)
     progress(len(kept))
-    with path.open("a") as file:
+    with open_for_rows(path) as file:
 
         async def draw(auction: Auction, number: int) -> None:
             async with gate:
                 text = await _generate(engine, auction, number, options)
             kept[auction.auction_id, number] = text
-            row = {"auction": auction.auction_id, "number": number, "answer": text}
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            file.flush()
+            append_row(file, {"auction": auction.auction_id, "number": number, "answer": text})
             progress(len(kept))
 
         await asyncio.gather(*(draw(auction, number) for auction, number in wanted))
@@ -90,12 +88,4 @@ async def _generate(engine: Engine, auction: Auction, number: int, options: Samp
 
 
 def _kept(path: Path) -> dict[tuple[str, int], str]:
-    """What `path` holds; a last line that a kill cut off is dropped."""
-    kept = {}
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        kept[row["auction"], row["number"]] = row["answer"]
-    return kept
+    return {(row["auction"], row["number"]): row["answer"] for row in read_rows(path)}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.alignment.adapter import AdapterTrainer, append_metrics
+from models.alignment.adapter import AdapterTrainer
 from models.alignment.examples import (
     ExampleOptions,
     Market,
@@ -21,12 +21,13 @@ from models.alignment.examples import (
     draw_slates,
     teach,
 )
+from models.alignment.journal import append_row, open_for_rows
 from models.alignment.packing import Tree, target_kinds, target_log_probs
 from models.simulation.randomness import generator
 
 WEIGHTS = {
     TokenKind.TEXT: 0.1,
-    TokenKind.BOUNDARY: 2.0,
+    TokenKind.BOUNDARY: 1.0,
     TokenKind.OPENING: 3.0,
     TokenKind.LEAD: 0.7,
     TokenKind.CHOICE: 4.0,
@@ -95,6 +96,7 @@ def train(
 ) -> None:
     """Train from where `run_dir` has got to; checkpoints and metrics.jsonl are written there."""
     run_dir.mkdir(parents=True, exist_ok=True)
+    metrics = run_dir / "metrics.jsonl"
     (run_dir / "config.json").write_text(json.dumps(asdict(options), indent=2) + "\n")
     begin = trainer.resume(run_dir)
     for step in range(begin, options.steps):
@@ -104,18 +106,19 @@ def train(
         loss = weighted_loss(log_probs, kinds)
         loss.backward()
         norm = trainer.update(learning_rate(options, step))
-        append_metrics(
-            run_dir / "metrics.jsonl",
-            {
-                "step": step + 1,
-                "loss": round(float(loss), 4),
-                "gradient_norm": round(norm, 3),
-                "tokens": len(tree),
-                "examples": sum(bool(run.targets) for run in tree.runs),
-                "seconds": round(time.monotonic() - started, 2),
-                **_by_kind(log_probs, kinds),
-            },
-        )
+        with open_for_rows(metrics) as file:
+            append_row(
+                file,
+                {
+                    "step": step + 1,
+                    "loss": round(float(loss.detach()), 4),
+                    "gradient_norm": round(norm, 3),
+                    "tokens": len(tree),
+                    "examples": sum(bool(run.targets) for run in tree.runs),
+                    "seconds": round(time.monotonic() - started, 2),
+                    **_by_kind(log_probs, kinds),
+                },
+            )
         if (step + 1) % options.checkpoint_every == 0 or step + 1 == options.steps:
             trainer.save(run_dir, step + 1)
         progress(step + 1)

@@ -80,4 +80,4 @@ def offer_in_brief(ad: Ad) -> str:
         text = text[: MAX_DESCRIPTION_CHARACTERS + 1].rpartition(" ")[0] or text[:64]
     clause = re.split(r"[.:;]", text)[0]
     clause = _DANGLING.sub("", clause.rstrip(" ,;:"))
-    return clause[:1].lower() + clause[1:] if clause[1:2].islower() else clause
+    return clause if clause[1:2].isupper() else clause[:1].lower() + clause[1:]

@@ -82,10 +82,13 @@ class TestTree:
         assert len(packed()) == 5 + 3 + 6 + 2 * (3 + 1 + 4)
 
     def test_positions_go_on_from_the_parent(self) -> None:
-        positions = packed().positions()[0].tolist()
-
+        tree = packed()
+        positions = tree.positions()[0].tolist()
+        # the root, the first list, and the three questions behind it
         assert positions[:8] == [0, 1, 2, 3, 4, 5, 6, 7]
-        assert positions[8:11] == positions[12 - 1 : 12] + [9, 10] == [8, 9, 10]
+        assert positions[8:16] == [8, 9, 10, 8, 8, 9, 10, 11]
+        # the second list follows the root again
+        assert positions[16:22] == [5, 6, 7, 8, 9, 10]
 
     @pytest.mark.parametrize(
         ("run", "complaint"),

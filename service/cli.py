@@ -6,7 +6,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from models.alignment import cli as cli_align
+from models.alignment import cli as alignment_cli
+from models.simulation import cli as simulation_cli
 from service import cli_ads, cli_keys, cli_ledger, cli_probe, cli_receipt, cli_report, cli_respond
 from service.settings import SettingsError, load_settings
 
@@ -21,7 +22,8 @@ app.add_typer(cli_ads.app, name="ads")
 app.add_typer(cli_keys.app, name="keys")
 app.add_typer(cli_receipt.app, name="receipt")
 app.add_typer(cli_ledger.app, name="ledger")
-app.add_typer(cli_align.app, name="align", context_settings={"obj": DEMO_ADS})
+app.add_typer(simulation_cli.app, name="simulate", context_settings={"obj": DEMO_ADS})
+app.add_typer(alignment_cli.app, name="align", context_settings={"obj": DEMO_ADS})
 app.command("respond")(cli_respond.ask)
 app.command("report")(cli_report.report)
 app.command("probe")(cli_probe.probe)

@@ -48,8 +48,8 @@ def read_ads(path: Path) -> Rows[Ad]:
 
     id: `ad_id`, `id`, `product_id` or `sku` (with none, `Ad-` and the line's number); title:
     `title`, `name` or `headline`; and where there are any, `description`, `text`, `snippet` or
-    `body`, and `category` or `topic`. Titles and descriptions are clipped after a whole word.
-    Raises OSError.
+    `body`, and `category` or `topic`. An ad without a category is a kind of its own: its title
+    stands for it. Titles and descriptions are clipped after a whole word. Raises OSError.
     """
     seen: set[str] = set()
 
@@ -67,7 +67,7 @@ def read_ads(path: Path) -> Rows[Ad]:
         return Ad(
             ad_id=ad_id,
             title=title,
-            category=_clip(_first(fields, _CATEGORY_FIELDS), MAX_TITLE_CHARACTERS),
+            category=_clip(_first(fields, _CATEGORY_FIELDS), MAX_TITLE_CHARACTERS) or title,
             description=_clip(_first(fields, _DESCRIPTION_FIELDS), MAX_DESCRIPTION_CHARACTERS),
         )
 

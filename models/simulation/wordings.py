@@ -60,7 +60,8 @@ def data_file(name: str) -> dict[str, Any]:
 def fill(wording: str, slots: Mapping[str, Sequence[str]], chance: random.Random) -> str:
     """Return `wording` with a part chosen for each slot; the same slot may be filled twice.
 
-    Raises ValueError for a slot that has no name in `slots`.
+    An alternative may hold slots itself; what fills a slot may hold no braces. Raises ValueError
+    for a slot that has no name in `slots`.
     """
 
     def chosen(match: re.Match[str]) -> str:
@@ -71,7 +72,10 @@ def fill(wording: str, slots: Mapping[str, Sequence[str]], chance: random.Random
             raise ValueError(f"The wording {wording!r} has a slot {parts[0]!r} that is not known")
         return chance.choice(slots[parts[0]])
 
-    return _SLOT.sub(chosen, wording)
+    text = wording
+    while (filled := _SLOT.sub(chosen, text)) != text:
+        text = filled
+    return text
 
 
 def _wordings(table: Mapping[str, Sequence[str]]) -> Wordings:

@@ -1,15 +1,16 @@
-"""A world: users with profiles and questions, and ads; and the auctions drawn from it.
+"""A world: users with profiles and questions, and ads. Everything in it follows from a seed.
 
-Everything follows from seeds. Knows no files (`saved_world`) and no language model.
+Knows no files (`saved_world`) and no language model (`user_llm`).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from models.contract.markers import ambiguous_titles
+from models.contract.prompt import Profile
 from models.simulation.nouns import Ad, Query, Split, User
-from models.simulation.people import people
-from models.simulation.questions import QuestionWriter
+from models.simulation.people import Person, people
+from models.simulation.questions import QuestionWriter, subjects
 from models.simulation.randomness import generator
 from models.simulation.wordings import load_material
 
@@ -38,7 +39,10 @@ class WorldOptions:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Users, their queries (each of a known user), and ads; all ids are unique."""
+    """Users, their queries (each of a known user), and ads; all ids are unique.
+
+    Raises ValueError where that is not so, or where the markers of two ads could be confused.
+    """
 
     users: tuple[User, ...]
     queries: tuple[Query, ...]
@@ -64,6 +68,41 @@ class World:
         return [query for query in self.queries if query.user_id in users]
 
 
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """A user before the questions are written. subjects: what each is about, a category of ads or
+    None where no ad is to serve it."""
+
+    user: User
+    person: Person
+    subjects: tuple[str | None, ...]
+
+    def queries(self, texts: Sequence[str]) -> tuple[Query, ...]:
+        """The user's queries, once there is a text for each subject."""
+        return tuple(
+            Query(f"{self.user.user_id}-q{number}", self.user.user_id, text, subject)
+            for number, (text, subject) in enumerate(
+                zip(texts, self.subjects, strict=True), start=1
+            )
+        )
+
+
+def plan(ads: Sequence[Ad], options: WorldOptions) -> list[Asker]:
+    """Who asks in the world, and about what; the same users for any catalogue."""
+    categories = sorted({ad.category for ad in ads if ad.category})
+    held_out = _held_out(options.users, options.test_share, options.seed)
+    askers = []
+    for number, person in enumerate(people(options.users, options.seed)):
+        user_id = f"u{number + 1:05d}"
+        split = Split.TEST if number in held_out else Split.TRAIN
+        chance = generator("subjects", options.seed, user_id)
+        chosen = subjects(
+            person, categories, options.queries_per_user, options.adless_share, chance
+        )
+        askers.append(Asker(User(user_id, person.profile, split), person, chosen))
+    return askers
+
+
 def build_world(
     ads: Sequence[Ad],
     options: WorldOptions | None = None,
@@ -75,25 +114,34 @@ def build_world(
     wordings that there are.
     """
     options = options or WorldOptions()
-    writer = QuestionWriter(load_material(), ads, options.adless_share)
-    held_out = _held_out(options)
-    users: list[User] = []
+    writer = QuestionWriter(load_material(), ads)
+    askers = plan(ads, options)
     queries: list[Query] = []
-    for number, person in enumerate(people(options.users, options.seed)):
-        user_id = f"u{number + 1:05d}"
-        split = Split.TEST if number in held_out else Split.TRAIN
-        users.append(User(user_id, person.profile, split))
-        chance = generator("questions", options.seed, user_id)
-        categories = writer.categories(person, options.queries_per_user, chance)
-        for index, category in enumerate(categories, start=1):
-            text = writer.write(person, category, split is Split.TEST, chance)
-            queries.append(Query(f"{user_id}-q{index}", user_id, text, category))
-        progress(number + 1)
-    return World(tuple(users), tuple(queries), tuple(ads))
+    for done, asker in enumerate(askers, start=1):
+        chance = generator("questions", options.seed, asker.user.user_id)
+        is_held_out = asker.user.split is Split.TEST
+        queries += asker.queries(
+            [writer.write(asker.person, about, is_held_out, chance) for about in asker.subjects]
+        )
+        progress(done)
+    return World(tuple(asker.user for asker in askers), tuple(queries), tuple(ads))
 
 
-def _held_out(options: WorldOptions) -> set[int]:
+def outside_world(
+    ads: Sequence[Ad], queries: Sequence[Query], test_share: float = 1.0, seed: int = 1
+) -> World:
+    """A world of queries from outside, whose users nothing is known of; held out, unless told."""
+    user_ids = list(dict.fromkeys(query.user_id for query in queries))
+    held_out = _held_out(len(user_ids), test_share, seed)
+    users = tuple(
+        User(user_id, Profile(), Split.TEST if number in held_out else Split.TRAIN)
+        for number, user_id in enumerate(user_ids)
+    )
+    return World(users, tuple(queries), tuple(ads))
+
+
+def _held_out(users: int, share: float, seed: int) -> set[int]:
     """The numbers of the users of the test split."""
-    numbers = list(range(options.users))
-    generator("split", options.seed).shuffle(numbers)
-    return set(numbers[: round(options.users * options.test_share)])
+    numbers = list(range(users))
+    generator("split", seed).shuffle(numbers)
+    return set(numbers[: round(users * share)])

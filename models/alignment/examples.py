@@ -18,7 +18,7 @@ from models.alignment.weave import Woven, sentence_ends, weave
 from models.contract.prompt import Candidate, Layout, Profile, Prompt, build_prompt
 from models.engine.tokens import PromptTokenizer
 from models.simulation.nouns import Ad, Auction, Query, Split, User
-from models.simulation.randomness import generator
+from models.simulation.randomness import generator, uniform
 
 NativeProbabilities = Callable[[Sequence[Auction]], Sequence[NDArray[np.float64]]]
 """For each auction, each candidate's click probability, were it woven in natively."""
@@ -31,7 +31,8 @@ class ExampleOptions:
     candidates: fewest and most ads of a list. slates: lists in a pack, alike but for their bids.
     questions: of each list. least_value: bid times click probability (at least `usual_click`) from
     which an ad is worth showing; below the objective's ad penalty, since a model that is unsure
-    shows too few. The other shares are explained by their names.
+    shows too few. short_share: of answers, cut to three sentences; early_share: of examples, ended
+    where all is decided. The other shares are explained by their names.
     """
 
     layout: Layout = Layout.INLINE
@@ -48,6 +49,7 @@ class ExampleOptions:
     least_value: float = 3.5
     usual_click: float = 0.3
     short_share: float = 0.75
+    early_share: float = 0.6
 
 
 class TokenKind(StrEnum):
@@ -192,6 +194,9 @@ class Packer:
 
     def _branch(self, example: Example, question: Sequence[int], stem: int) -> Run:
         tokens, kinds = self.answer_tokens(example.answer)
+        if uniform("early", self._options.seed, example.answer.text) < self._options.early_share:
+            decided = decided_length(kinds)
+            tokens, kinds = tokens[:decided], kinds[:decided]
         targets = tuple(Target(len(question) + place, kind) for place, kind in enumerate(kinds))
         return Run((*question, *tokens), stem, targets)
 
@@ -225,6 +230,15 @@ def token_kinds(answer: Woven, starts: Sequence[int]) -> list[TokenKind]:
     choice = _first_from(starts, at + 1)
     kinds[choice : choice + CHOICE_TOKENS] = [TokenKind.CHOICE] * CHOICE_TOKENS
     return kinds
+
+
+def decided_length(kinds: Sequence[TokenKind]) -> int:
+    """How many tokens it takes until nothing is left to decide: up to the end of the sentence with
+    the ad, or to the start of the third sentence where none is woven in."""
+    if TokenKind.OFFER in kinds:
+        return len(kinds) - list(reversed(kinds)).index(TokenKind.OFFER)
+    boundaries = [place for place, kind in enumerate(kinds) if kind is TokenKind.BOUNDARY]
+    return boundaries[1] + 1 if len(boundaries) > 1 else len(kinds)
 
 
 def shared_length(sequences: Sequence[Sequence[int]]) -> int:

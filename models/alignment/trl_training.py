@@ -141,7 +141,7 @@ def _shared_arguments(dpo: DpoOptions, options: TrlOptions, run_dir: Path) -> di
         "seed": dpo.seed,
         "learning_rate": dpo.learning_rate,
         "lr_scheduler_type": "cosine",
-        "warmup_ratio": dpo.warm_up_share,
+        "warmup_steps": dpo.warm_up_share,
         "num_train_epochs": dpo.passes,
         "max_steps": options.max_steps,
         "per_device_train_batch_size": options.per_device_batch,

@@ -50,7 +50,7 @@ class WarmStartOptions:
     cool_down: float = 0.4
     rank: int = 16
     seed: int = 1
-    checkpoint_every: int = 25
+    checkpoint_every: int = 10
 
 
 def learning_rate(options: WarmStartOptions, step: int) -> float:

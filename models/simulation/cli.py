@@ -322,3 +322,8 @@ def _explained() -> Iterator[None]:
     except (SavedWorldError, EngineError, ProvisionError, ValueError, OSError) as error:
         err.print(Text(str(error), "bold red"))
         raise typer.Exit(1) from error
+    except (ImportError, RuntimeError) as error:
+        err.print(
+            Text(f"{error}. It comes with: pip install 'llm-auction[simulation]'", "bold red")
+        )
+        raise typer.Exit(1) from error

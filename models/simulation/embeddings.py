@@ -40,7 +40,9 @@ class MiniLmEncoder:
     def __init__(self, kept: Path | None = None) -> None:
         """kept: a SQLite file for vectors that outlast this process; several may share it."""
         from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()  # loading takes a moment; its bar would hide ours
         path = str(_weights())
         self._model: Any = SentenceTransformer(path, device="cpu", local_files_only=True)
         self._known: dict[str, NDArray[np.float32]] = {}

@@ -1,7 +1,7 @@
 """Auctions drawn from a world: which candidates a query meets, in which order, at which bids."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -29,8 +29,9 @@ class AuctionOptions:
 
     candidates: ads in each, at least 1. fitting_odds: that of the ads that fit a query (those of
     its category) two, one or none are among the candidates; weights, 0 or more. A catalogue that
-    has fewer of them, or fewer candidates, gives fewer. Queries without a category meet only
-    whichever ads chance brings.
+    has fewer of them, or fewer candidates, gives fewer. Queries without a category meet whichever
+    ads chance brings; but where a search found ads near to them (`World.near`), half of the
+    candidates are from among those.
     """
 
     candidates: int = 10
@@ -68,7 +69,8 @@ def draw_auctions(
         query = queries[place]
         auction_id = f"{query.query_id}-a{turn + 1}"
         chance = generator("auction", seed, auction_id)
-        ads = _candidates(world.ads, query, options, chance)
+        near = set(world.near.get(query.query_id, ()))
+        ads = _candidates(world.ads, query, near, options, chance)
         bids = tuple(_bid(options.bids, chance) for _ in ads)
         own_seed = derived_seed("answer", seed, auction_id)
         auctions.append(Auction(auction_id, users[query.user_id], query, ads, bids, own_seed))
@@ -86,16 +88,25 @@ def fits(ad: Ad, query: Query) -> bool:
 
 
 def _candidates(
-    ads: Sequence[Ad], query: Query, options: AuctionOptions, chance: random.Random
+    ads: Sequence[Ad],
+    query: Query,
+    near: Set[str],
+    options: AuctionOptions,
+    chance: random.Random,
 ) -> tuple[Ad, ...]:
     """The candidates of `query`, in a random order."""
-    fitting_ads = [ad for ad in ads if fits(ad, query)]
-    others = [ad for ad in ads if not fits(ad, query)]
-    wanted = chance.choices((_MOST_FITTING, 1, 0), options.fitting_odds)[0]
-    wanted = min(wanted, len(fitting_ads), options.candidates)
-    # where others are too few, more that fit make up for them
+    if near:
+        likely = [ad for ad in ads if ad.ad_id in near]
+        wanted = (options.candidates + 1) // 2
+    else:
+        likely = [ad for ad in ads if fits(ad, query)]
+        wanted = chance.choices((_MOST_FITTING, 1, 0), options.fitting_odds)[0]
+    taken = {ad.ad_id for ad in likely}
+    others = [ad for ad in ads if ad.ad_id not in taken]
+    wanted = min(wanted, len(likely), options.candidates)
+    # where others are too few, more of the likely ones make up for them
     wanted = max(wanted, options.candidates - len(others))
-    chosen = chance.sample(fitting_ads, wanted) + chance.sample(others, options.candidates - wanted)
+    chosen = chance.sample(likely, wanted) + chance.sample(others, options.candidates - wanted)
     chance.shuffle(chosen)
     return tuple(chosen)
 

@@ -101,7 +101,8 @@ def build(
 
     Rows of ads have title, and where there are any ad_id, description and
     category; rows of queries have query, and where it is known category:
-    that of the ads which serve it. Bad rows are shown and left out.
+    that of the ads which serve it. For queries without one, the ads most
+    like them are searched. Bad rows are shown and left out.
     """
     from models.simulation.saved_world import save_world
     from models.simulation.user_llm_engine import EngineChoice, prepare_process
@@ -186,14 +187,21 @@ def _catalogue(path: Path | None) -> "Sequence[Ad]":
 
 
 def _from_outside(ads: "Sequence[Ad]", path: Path, options: "WorldOptions") -> "World":
+    from models.simulation.embeddings import MiniLmEncoder
     from models.simulation.outside import read_queries
+    from models.simulation.retrieval import nearest_ads
     from models.simulation.world import outside_world
 
     rows = read_queries(path)
     _show_bad(path, rows.bad)
     if not rows.good:
         raise ValueError(f"{path} holds no query")
-    return outside_world(ads, rows.good, options.test_share, options.seed)
+    unplaced = [query for query in rows.good if query.category is None]
+    near: dict[str, tuple[str, ...]] = {}
+    if unplaced:
+        with err.status(f"Searching ads for {len(unplaced)} queries without a category"):
+            near = nearest_ads(unplaced, ads, MiniLmEncoder())
+    return outside_world(ads, rows.good, near, options.test_share, options.seed)
 
 
 def _written(ads: "Sequence[Ad]", options: "WorldOptions") -> "World":
@@ -313,4 +321,9 @@ def _explained() -> Iterator[None]:
         yield
     except (SavedWorldError, EngineError, ProvisionError, ValueError, OSError) as error:
         err.print(Text(str(error), "bold red"))
+        raise typer.Exit(1) from error
+    except (ImportError, RuntimeError) as error:
+        err.print(
+            Text(f"{error}. It comes with: pip install 'llm-auction[simulation]'", "bold red")
+        )
         raise typer.Exit(1) from error

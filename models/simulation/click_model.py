@@ -105,7 +105,7 @@ class ClickModel:
         weights = self._parameters
         asked = self._encoder.encode([query])[0]
         by_category = self._encoder.encode([ad.category or ad.title for ad in ads]) @ asked
-        by_offer = self._encoder.encode([offer(ad) for ad in ads]) @ asked
+        by_offer = self._encoder.encode([ad.offer for ad in ads]) @ asked
         return _logistic(
             weights.relevance_base
             + weights.relevance_by_category * by_category.astype(np.float64)
@@ -117,13 +117,13 @@ class ClickModel:
         texts = profile_texts(profile)
         if not texts:
             return np.zeros(len(ads))
-        alike = self._encoder.encode([offer(ad) for ad in ads]) @ self._encoder.encode(texts).T
+        alike = self._encoder.encode([ad.offer for ad in ads]) @ self._encoder.encode(texts).T
         return np.asarray(alike.max(axis=1), np.float64) - self._parameters.usual_match
 
     def _awkwardness(self, places: Sequence[Placement], ads: Sequence[Ad]) -> NDArray[np.float64]:
         weights = self._parameters
         sentences = self._encoder.encode([place.sentence for place in places])
-        offers = self._encoder.encode([offer(ad) for ad in ads])
+        offers = self._encoder.encode([ad.offer for ad in ads])
         on_subject = _ramp(
             (sentences * offers).sum(axis=1), weights.off_subject_cosine, weights.on_subject_cosine
         )
@@ -138,7 +138,7 @@ class ClickModel:
 
     def _shares(self, ads: Sequence[Ad], logits: NDArray[np.float64]) -> NDArray[np.float64]:
         """The part of a reader's attention that similar ads leave each ad; 0 to 1."""
-        offers = self._encoder.encode([offer(ad) for ad in ads])
+        offers = self._encoder.encode([ad.offer for ad in ads])
         limits = self._parameters
         alike = _ramp(offers @ offers.T, limits.different_cosine, limits.same_cosine)
         np.fill_diagonal(alike, 1.0)
@@ -154,7 +154,7 @@ class ClickModel:
             texts[auction.query.text] = None
             texts.update(dict.fromkeys(profile_texts(auction.user.profile)))
             for ad in auction.ads:
-                texts[ad.category or ad.title] = texts[offer(ad)] = None
+                texts[ad.category or ad.title] = texts[ad.offer] = None
         for found in places:
             texts.update((place.sentence, None) for place in found)
         self._encoder.encode(list(texts))
@@ -177,11 +177,6 @@ class Grounds:
         if self.shares[index] <= _COMPETES:
             parts.append("a similar ad competes")
         return ", ".join(parts)
-
-
-def offer(ad: Ad) -> str:
-    """What the ad offers, as the model embeds it."""
-    return f"{ad.category}: {ad.description or ad.title}"
 
 
 def profile_texts(profile: Profile) -> list[str]:

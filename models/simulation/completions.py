@@ -6,11 +6,11 @@ Knows nothing of what is asked; `judge` and `user_llm` do.
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from models.contract.prompt import Message, Piece, Prompt
 from models.engine.interface import (
@@ -144,6 +144,31 @@ class UserLlm:
             question.grammar,
         ]
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+
+
+async def all_in_order(
+    work: Sequence[Coroutine[Any, Any, Read]], progress: Callable[[int], None]
+) -> list[Read]:
+    """Run `work` together and return the results in its order; `progress`: how many are done.
+
+    The first failure ends the others and is raised as it is.
+    """
+    done = 0
+
+    async def counted(one: Coroutine[Any, Any, Read]) -> Read:
+        nonlocal done
+        result = await one
+        done += 1
+        progress(done)
+        return result
+
+    tasks = [asyncio.ensure_future(counted(one)) for one in work]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def chat(name: str, system: str, user: str) -> Prompt:

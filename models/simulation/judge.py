@@ -6,7 +6,6 @@ ad in the answer `{ad_id, clicked, reason}`, at temperature 0.3, top-p 0.8, top-
 enforces the form where the engine does; what comes back is checked all the same.
 """
 
-import asyncio
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,7 +14,7 @@ from models.contract.neutral import neutralise
 from models.contract.prompt import Profile, Prompt
 from models.contract.reading import Reading, SegmentKind
 from models.engine.interface import Sampling
-from models.simulation.completions import CompletionError, Question, UserLlm, chat
+from models.simulation.completions import CompletionError, Question, UserLlm, all_in_order, chat
 from models.simulation.nouns import Click, Exposure
 from models.simulation.randomness import derived_seed, uniform
 
@@ -65,18 +64,7 @@ class Judge:
 
     async def clicks(self, exposures: Sequence[Exposure]) -> list[tuple[Click, ...]]:
         """For each answer, in order, a Click for each of its insertions, in order."""
-        done = 0
-
-        async def judged(exposure: Exposure) -> tuple[Click, ...]:
-            nonlocal done
-            clicks = await self._judge(exposure)
-            done += 1
-            self._progress(done)
-            return clicks
-
-        async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(judged(exposure)) for exposure in exposures]
-        return [task.result() for task in running]
+        return await all_in_order([self._judge(each) for each in exposures], self._progress)
 
     async def _judge(self, exposure: Exposure) -> tuple[Click, ...]:
         ad_ids = [ad.ad_id or "" for ad in exposure.reading.insertions]

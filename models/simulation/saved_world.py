@@ -70,8 +70,9 @@ def load_world(folder: Path) -> World:
     try:
         return World(
             tuple(_user(row) for row in users),
-            tuple(Query(**row) for row in queries),
+            tuple(_query(row) for row in queries),
             tuple(Ad(**row) for row in ads),
+            {row["query_id"]: tuple(row["near"]) for row in queries if "near" in row},
         )
     except (TypeError, KeyError, ValueError) as error:
         raise SavedWorldError(f"{folder} does not hold a world: {error}") from error
@@ -99,12 +100,21 @@ def _rows(world: World) -> tuple[Iterable[dict[str, Any]], ...]:
         {"user_id": user.user_id, **asdict(user.profile), "split": user.split.value}
         for user in world.users
     )
-    return users, map(asdict, world.queries), map(asdict, world.ads)
+    queries = (
+        asdict(query)
+        | ({"near": world.near[query.query_id]} if query.query_id in world.near else {})
+        for query in world.queries
+    )
+    return users, queries, map(asdict, world.ads)
 
 
 def _user(row: dict[str, Any]) -> User:
     profile = Profile(row["info"], tuple(row["interests"]))
     return User(row["user_id"], profile, Split(row["split"]))
+
+
+def _query(row: dict[str, Any]) -> Query:
+    return Query(row["query_id"], row["user_id"], row["text"], row["category"])
 
 
 def _manifest(world: World, folder: Path, built: Mapping[str, Any]) -> dict[str, Any]:

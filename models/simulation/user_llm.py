@@ -4,14 +4,13 @@ After LLM-Auction (arXiv 2512.10551, section 5.1), in words of our own. The worl
 each question is about, so that it is known which ads serve it, as for written ones (`questions`).
 """
 
-import asyncio
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from models.contract.neutral import neutralise
 from models.engine.interface import Sampling
-from models.simulation.completions import CompletionError, Question, UserLlm, chat
+from models.simulation.completions import CompletionError, Question, UserLlm, all_in_order, chat
 from models.simulation.nouns import Ad, Query, Split
 from models.simulation.questions import QuestionWriter
 from models.simulation.randomness import derived_seed, generator
@@ -54,18 +53,8 @@ async def build_llm_world(
     Raises what the engine raises, and ValueError as `build_world` does.
     """
     askers = plan(ads, options)
-    done = 0
-
-    async def drafts(asker: Asker) -> list[str]:
-        nonlocal done
-        texts = await _ask(llm, asker, options.seed)
-        done += 1
-        progress(done)
-        return texts
-
-    async with asyncio.TaskGroup() as tasks:
-        running = [tasks.create_task(drafts(asker)) for asker in askers]
-    return _settle(ads, options, askers, [task.result() for task in running])
+    drafts = await all_in_order([_ask(llm, asker, options.seed) for asker in askers], progress)
+    return _settle(ads, options, askers, drafts)
 
 
 def questions_grammar(count: int) -> str:

@@ -3,8 +3,8 @@
 Knows no files (`saved_world`) and no language model (`user_llm`).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from models.contract.markers import ambiguous_titles
 from models.contract.prompt import Profile
@@ -41,12 +41,15 @@ class WorldOptions:
 class World:
     """Users, their queries (each of a known user), and ads; all ids are unique.
 
-    Raises ValueError where that is not so, or where the markers of two ads could be confused.
+    near: for queries of which nobody knows what serves them, the ids of the ads that a search
+    finds, best first (`retrieval`). Raises ValueError where something refers to what is not there,
+    or where the markers of two ads could be confused.
     """
 
     users: tuple[User, ...]
     queries: tuple[Query, ...]
     ads: tuple[Ad, ...]
+    near: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, ids in (
@@ -59,6 +62,9 @@ class World:
         unknown = {query.user_id for query in self.queries} - {user.user_id for user in self.users}
         if unknown:
             raise ValueError(f"Queries of users that the world lacks: {sorted(unknown)[:3]}")
+        missing = {ad for ads in self.near.values() for ad in ads} - {ad.ad_id for ad in self.ads}
+        if missing:
+            raise ValueError(f"Ads near to queries that the world lacks: {sorted(missing)[:3]}")
         if unclear := ambiguous_titles(ad.marked for ad in self.ads):
             raise ValueError(f"Markers of these ads could be misread: {sorted(unclear)[:3]}")
 
@@ -128,7 +134,11 @@ def build_world(
 
 
 def outside_world(
-    ads: Sequence[Ad], queries: Sequence[Query], test_share: float = 1.0, seed: int = 1
+    ads: Sequence[Ad],
+    queries: Sequence[Query],
+    near: Mapping[str, tuple[str, ...]],
+    test_share: float = 1.0,
+    seed: int = 1,
 ) -> World:
     """A world of queries from outside, whose users nothing is known of; held out, unless told."""
     user_ids = list(dict.fromkeys(query.user_id for query in queries))
@@ -137,7 +147,7 @@ def outside_world(
         User(user_id, Profile(), Split.TEST if number in held_out else Split.TRAIN)
         for number, user_id in enumerate(user_ids)
     )
-    return World(users, tuple(queries), tuple(ads))
+    return World(users, tuple(queries), tuple(ads), near)
 
 
 def _held_out(users: int, share: float, seed: int) -> set[int]:

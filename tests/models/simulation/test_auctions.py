@@ -4,8 +4,8 @@ from statistics import median
 import pytest
 
 from models.simulation.auctions import AuctionOptions, BidDistribution, draw_auctions, fitting
-from models.simulation.nouns import Ad, Split
-from models.simulation.world import World, WorldOptions, build_world
+from models.simulation.nouns import Ad, Query, Split
+from models.simulation.world import World, WorldOptions, build_world, outside_world
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +82,16 @@ class TestDraw:
 
         for auction in draw_auctions(world, Split.TRAIN, 20, 1, AuctionOptions(candidates=5)):
             assert len(auction.ads) == 5
+
+    def test_half_are_what_a_search_found_where_nobody_knows_what_fits(
+        self, ads: tuple[Ad, ...]
+    ) -> None:
+        query = Query("q1", "x1", "My terrier leaves his bowl full.", None)
+        near = tuple(ad.ad_id for ad in ads[:10])
+        world = outside_world(ads, [query], {"q1": near})
+
+        for auction in draw_auctions(world, Split.TEST, 20, 1, AuctionOptions(candidates=8)):
+            assert sum(ad.ad_id in near for ad in auction.ads) == 4
 
     def test_more_candidates_than_ads_are_refused(self, world: World) -> None:
         with pytest.raises(ValueError, match="101 candidates of 100 ads"):

@@ -13,6 +13,7 @@ from models.simulation.completions import (
     CompletionError,
     Question,
     UserLlm,
+    all_in_order,
     chat,
 )
 
@@ -66,6 +67,39 @@ class TestAsk:
                 tasks.create_task(llm.ask(asked, number))
 
         assert engine.most_at_once == 3
+
+
+class TestAllInOrder:
+    async def test_results_keep_the_order_of_the_work(self) -> None:
+        first_may_end = asyncio.Event()
+
+        async def slow() -> int:
+            await first_may_end.wait()
+            return 1
+
+        async def quick() -> int:
+            first_may_end.set()
+            return 2
+
+        seen: list[int] = []
+        assert await all_in_order([slow(), quick()], seen.append) == [1, 2]
+        assert seen == [1, 2]
+
+    async def test_the_first_failure_is_raised_as_it_is_and_ends_the_others(self) -> None:
+        ended = asyncio.Event()
+
+        async def endless() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        async def failing() -> None:
+            raise EngineDead("gone")
+
+        with pytest.raises(EngineDead):
+            await all_in_order([endless(), failing()], lambda done: None)
+        assert ended.is_set()
 
 
 class TestCache:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,14 @@ class TestSave:
         save_world(world, tmp_path / "deep" / "world", {"seed": 1})
 
         assert load_world(tmp_path / "deep" / "world") == world
+
+    def test_what_a_search_found_is_kept(self, world: World, tmp_path: Path) -> None:
+        query, ad = world.queries[0], world.ads[0]
+        searched = replace(world, near={query.query_id: (ad.ad_id,)})
+
+        save_world(searched, tmp_path / "world", {})
+
+        assert load_world(tmp_path / "world") == searched
 
     def test_the_same_world_is_the_same_bytes(self, world: World, tmp_path: Path) -> None:
         for name in ("one", "two"):

@@ -134,7 +134,7 @@ class TestOutside:
     def test_users_of_whom_nothing_is_known_are_held_out(self, ads: tuple[Ad, ...]) -> None:
         queries = [Query(f"q{n}", f"x{n}", f"Question {n}?", None) for n in range(4)]
 
-        world = outside_world(ads, queries)
+        world = outside_world(ads, queries, near={})
 
         assert [user.split for user in world.users] == [Split.TEST] * 4
         assert not any(user.profile.info for user in world.users)
@@ -143,4 +143,4 @@ class TestOutside:
         ads = [Ad("Ad-1", "b", "", ""), Ad("Ad-2", "[Ad-1] c", "", "")]
 
         with pytest.raises(ValueError, match="Ad-2"):
-            outside_world(ads, [])
+            outside_world(ads, [], near={})

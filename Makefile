@@ -10,11 +10,14 @@ PYTHON ?= python3.11
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 
-.PHONY: serve test check format lock clean
+.PHONY: serve align test check format lock clean
 .DELETE_ON_ERROR:
 
 serve: .venv/cpu.done
 	@exec $(BIN)/llm-auction serve --host $(HOST) --port $(PORT) --state-dir $(STATE_DIR)
+
+align: .venv/align.done
+	@echo "Ready: .venv/bin/llm-auction simulate, evaluate and align; --help tells more."
 
 test: .venv/dev.done
 	$(BIN)/python -m pytest

@@ -114,7 +114,7 @@ def make_ask(rng: random.Random, query: str, pool: list[Json], options: argparse
     return {
         "query": query,
         "candidates": [{"ad_id": ad["ad_id"], "bid": bids.randint(1, 100)} for ad in chosen],
-        "max_tokens": options.max_tokens,
+        "max_tokens": rng.randint(options.max_tokens // 2, options.max_tokens * 3 // 2),
         "seed": rng.randrange(1 << 31),
     }
 
@@ -159,7 +159,13 @@ def main() -> int:
         action="store_true",
         help="the same ads at the same bids in every request, so that the prefix cache serves them",
     )
-    parser.add_argument("--max-tokens", type=int, default=32)
+    parser.add_argument(
+        "--max-tokens",
+        type=int,
+        default=32,
+        help="mean of the answers' limits, which vary by a half: as in real traffic, requests do"
+        " not all come and go together",
+    )
     parser.add_argument("--seed", type=int, default=1)
     return asyncio.run(run(parser.parse_args()))
 

@@ -58,11 +58,10 @@ class Receipts:
         user: str | None,
         at: datetime,
         *also: Callable[[Redis], Any],
-    ) -> list[Any]:
+    ) -> None:
         """Keep a signed receipt, and do what else the answer leaves behind, all or nothing.
 
         also: each puts its commands on the pipeline that it is given; one round trip takes all.
-        Returns what these commands gave, in their order.
         """
 
         packed, at_ms = zlib.compress(signed, _FASTEST), int(at.timestamp() * 1000)
@@ -72,14 +71,14 @@ class Receipts:
         retention_s = self.retention_s
         arguments = (retention_s, response_id, at_ms, at_ms - retention_s * 1000)
 
-        async def write(redis: Redis) -> list[Any]:
+        async def write(redis: Redis) -> None:
             pipeline = redis.pipeline(transaction=True)
             pipeline.eval(_SAVE, len(keys), *keys, packed, *arguments)
             for command in also:
                 command(pipeline)
-            return list((await pipeline.execute())[1:])
+            await pipeline.execute()
 
-        return await self._store.run(write)
+        await self._store.run(write)
 
     async def get(self, response_id: str) -> bytes | None:
         """The signed receipt; None where there is none or it was erased."""

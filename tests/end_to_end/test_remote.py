@@ -50,7 +50,8 @@ class TestRemote:
         with remote_service.client.stream(
             "POST", "/respond", json={**long, "stream": True}
         ) as part:
-            next(part.iter_bytes())
+            chunks = part.iter_bytes()  # held by name: collected, it would close the connection
+            next(chunks)
         assert remote_service.eventually(
             lambda: remote_service.engine_requests() == 0 and running() == 0, within_s=1.5
         )

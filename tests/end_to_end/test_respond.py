@@ -119,7 +119,9 @@ class TestCancellation:
     def test_a_stream_that_is_closed_frees_the_engine(self, service: Any) -> None:
         aborted = service.metric("llm_auction_aborted_total")
         with service.client.stream("POST", "/respond", json={**LONG, "stream": True}) as part:
-            next(part.iter_bytes())
+            # Held by name: an iterator that nobody holds closes the connection.
+            parts = part.iter_bytes()
+            next(parts)
             assert service.engine_requests() == 1
         assert service.eventually(lambda: service.engine_requests() == 0, within_s=1)
         assert service.metric("llm_auction_aborted_total") == aborted + 1

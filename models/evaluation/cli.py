@@ -58,7 +58,9 @@ Studies = Annotated[
 ]
 Candidates = Annotated[int, typer.Option(min=1, max=100, help="Ads in each auction.")]
 Seed = Annotated[int, typer.Option(help="Another one draws other auctions, answers and clicks.")]
-Model = Annotated[str | None, typer.Option(help="Name or directory; else the small default one.")]
+Model = Annotated[
+    str | None, typer.Option(help="Unaligned model, name or directory; else the default.")
+]
 Aligned = Annotated[
     str | None, typer.Option(help="Aligned weights, name or directory, for the mechanism aligned.")
 ]
@@ -201,7 +203,7 @@ def _run(chosen: Chosen, world: "World", place: "Place", out: Path) -> None:
     from models.evaluation.manifest import ManifestDiffers, claim
     from models.evaluation.plan import plan
     from models.evaluation.record import RecordsDamaged
-    from models.provision import ProvisionError, default_model
+    from models.provision import ProvisionError
 
     console = Console(stderr=True, highlight=False)
 
@@ -209,7 +211,7 @@ def _run(chosen: Chosen, world: "World", place: "Place", out: Path) -> None:
         console.print(f"[cyan]·[/] {line}")
 
     try:
-        name = chosen.model or default_model()
+        name = chosen.model or _unaligned_model()
         weights = Weights.provision(name, chosen.aligned, place.models, say)
         auctions = drawn_auctions(world, chosen.config)
         made_with = manifest(chosen.config, weights, auctions, chosen.judge)
@@ -221,6 +223,14 @@ def _run(chosen: Chosen, world: "World", place: "Place", out: Path) -> None:
     except ExceptionGroup as failed:
         raise _ended(f"{failed.exceptions[0]}; the same command goes on from here") from failed
     console.print(f"[green]Done.[/] llm-auction evaluate report --run {out}")
+
+
+def _unaligned_model() -> str:
+    """What the default model is, or would be, aligned from."""
+    from models.engine.environment import has_cpu_vllm
+    from models.provision import BASE_MODEL, DEFAULT_GPU_MODEL
+
+    return BASE_MODEL if has_cpu_vllm() else DEFAULT_GPU_MODEL
 
 
 async def _take(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from models.evaluation.config import Study
 from models.evaluation.measures.continuous import FEWEST_BIDS, Jumps, jumps
 from models.evaluation.measures.efficiency import Comparison, Efficiency, comparison, efficiency
 from models.evaluation.measures.incentives import Incentives, incentives
@@ -11,7 +12,7 @@ from models.evaluation.measures.optimum import Optimum, optimum
 from models.evaluation.measures.order import OrderFreeness, order_freeness
 from models.evaluation.measures.sweeps import sweeps
 from models.evaluation.measures.targeting import Targeting, targeting
-from models.evaluation.plan import DRAWS, Study
+from models.evaluation.plan import DRAWS
 from models.evaluation.record import Record
 
 _BASELINES = ("pretrained", "no-ads")

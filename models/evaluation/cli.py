@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,6 +33,7 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Compare mechanisms on simulated users: what they earn, and what a bid does.",
 )
+STUDIES = ("efficiency", "bid_response", "continuity", "order", "optimum")
 _PREPARED = "_LLM_AUCTION_EVALUATION_PREPARED"
 NAMES = (
     *("pretrained", "aligned", "mosaic", "best-of-k", "generate-insert-rewrite"),
@@ -50,9 +52,15 @@ WorldDir = Annotated[
 ]
 Catalogue = Annotated[Path | None, typer.Option(help="Ads of the default world, as JSON lines.")]
 Auctions = Annotated[int | None, typer.Option(min=2, help="Auctions that every mechanism answers.")]
+Studies = Annotated[
+    list[str] | None,
+    typer.Option("--study", help=f"Repeat for more; without any, all of: {', '.join(STUDIES)}."),
+]
 Candidates = Annotated[int, typer.Option(min=1, max=100, help="Ads in each auction.")]
 Seed = Annotated[int, typer.Option(help="Another one draws other auctions, answers and clicks.")]
-Model = Annotated[str | None, typer.Option(help="Name or directory; else the small default one.")]
+Model = Annotated[
+    str | None, typer.Option(help="Unaligned model, name or directory; else the default.")
+]
 Aligned = Annotated[
     str | None, typer.Option(help="Aligned weights, name or directory, for the mechanism aligned.")
 ]
@@ -92,6 +100,7 @@ RunDir = Annotated[
 def run(
     ctx: typer.Context,
     mechanism: Mechanisms = None,
+    study: Studies = None,
     world: WorldDir = None,
     catalogue: Catalogue = None,
     auctions: Auctions = None,
@@ -124,7 +133,7 @@ def run(
     """
     from models.contract.prompt import Layout
 
-    mechanisms = _chosen(mechanism, aligned)
+    mechanisms, studies = _mechanisms(mechanism, aligned), _studies(study)
     if layout not in list(Layout):
         raise typer.BadParameter(f"is one of {', '.join(Layout)}", param_hint="--layout")
     _prepare_environment()
@@ -132,13 +141,14 @@ def run(
 
     from models.engine.interface import Sampling
     from models.evaluation.assembly import Place
-    from models.evaluation.config import QUICK, RunConfig, Sizes
+    from models.evaluation.config import QUICK, RunConfig, Sizes, Study
     from models.simulation.user_llm_engine import EngineChoice
 
     sizes = QUICK if quick else Sizes()
     tokens = max_tokens or (_QUICK_TOKENS if quick else _TOKENS)
     config = RunConfig(
         mechanisms=mechanisms,
+        studies=tuple(map(Study, studies)),
         seed=seed,
         candidates=candidates,
         layout=Layout(layout),
@@ -193,7 +203,7 @@ def _run(chosen: Chosen, world: "World", place: "Place", out: Path) -> None:
     from models.evaluation.manifest import ManifestDiffers, claim
     from models.evaluation.plan import plan
     from models.evaluation.record import RecordsDamaged
-    from models.provision import ProvisionError, default_model
+    from models.provision import ProvisionError
 
     console = Console(stderr=True, highlight=False)
 
@@ -201,7 +211,7 @@ def _run(chosen: Chosen, world: "World", place: "Place", out: Path) -> None:
         console.print(f"[cyan]·[/] {line}")
 
     try:
-        name = chosen.model or default_model()
+        name = chosen.model or _unaligned_model()
         weights = Weights.provision(name, chosen.aligned, place.models, say)
         auctions = drawn_auctions(world, chosen.config)
         made_with = manifest(chosen.config, weights, auctions, chosen.judge)
@@ -213,6 +223,14 @@ def _run(chosen: Chosen, world: "World", place: "Place", out: Path) -> None:
     except ExceptionGroup as failed:
         raise _ended(f"{failed.exceptions[0]}; the same command goes on from here") from failed
     console.print(f"[green]Done.[/] llm-auction evaluate report --run {out}")
+
+
+def _unaligned_model() -> str:
+    """What the default model is, or would be, aligned from."""
+    from models.engine.environment import has_cpu_vllm
+    from models.provision import BASE_MODEL, DEFAULT_GPU_MODEL
+
+    return BASE_MODEL if has_cpu_vllm() else DEFAULT_GPU_MODEL
 
 
 async def _take(
@@ -240,19 +258,28 @@ async def _take(
             )
 
 
-def _chosen(given: list[str] | None, aligned: str | None) -> tuple[str, ...]:
+def _studies(given: list[str] | None) -> tuple[str, ...]:
+    return _known(given or STUDIES, STUDIES, "--study")
+
+
+def _mechanisms(given: list[str] | None, aligned: str | None) -> tuple[str, ...]:
     """The mechanisms to run, in the order of the report."""
     if not given:
         return tuple(name for name in NAMES if name != "aligned" or aligned)
-    if unknown := [name for name in given if name not in NAMES]:
-        raise typer.BadParameter(
-            f"{unknown[0]} is none of {', '.join(NAMES)}", param_hint="--mechanism"
-        )
+    chosen = _known(given, NAMES, "--mechanism")
     if "aligned" in given and not aligned:
         raise typer.BadParameter(
             "aligned needs its weights: --aligned DIR", param_hint="--mechanism"
         )
-    return tuple(name for name in NAMES if name in given)
+    return chosen
+
+
+def _known(given: Sequence[str], known: Sequence[str], option: str) -> tuple[str, ...]:
+    """What of `known` was given, in its order; anything else is refused."""
+    for name in given:
+        if name not in known:
+            raise typer.BadParameter(f"{name} is none of {', '.join(known)}", param_hint=option)
+    return tuple(name for name in known if name in given)
 
 
 def _world(directory: Path | None, catalogue: Path | None) -> "World":

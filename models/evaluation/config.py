@@ -1,11 +1,27 @@
 """What a run is: everything that its results follow from, besides the model and the world."""
 
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from models.contract.prompt import Layout
 from models.engine.interface import Sampling
 from models.simulation.objective import Objective
+
+
+class Study(StrEnum):
+    """What an answer is taken for."""
+
+    EFFICIENCY = "efficiency"
+    """Every mechanism once on the same auctions."""
+    BID_RESPONSE = "bid_response"
+    """One ad's bid over 1, 10, 20, .. 100, all else equal, seeds included."""
+    CONTINUITY = "continuity"
+    """One ad's bid over 1..100 in one query."""
+    ORDER = "order"
+    """The same auctions, candidates in several orders."""
+    OPTIMUM = "optimum"
+    """The policy's draws with their rewards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +65,7 @@ class RunConfig:
     the closed-form optimum; both in units of currency, over 0."""
 
     mechanisms: tuple[str, ...]
+    studies: tuple[Study, ...] = tuple(Study)
     seed: int = 1
     candidates: int = 8
     layout: Layout = Layout.INLINE
@@ -63,4 +80,4 @@ class RunConfig:
 
     def as_json(self) -> dict[str, Any]:
         """Return the settings in JSON's types."""
-        return asdict(self) | {"mechanisms": list(self.mechanisms)}
+        return asdict(self) | {"mechanisms": list(self.mechanisms), "studies": list(self.studies)}

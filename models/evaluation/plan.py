@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Final
 
-from models.evaluation.config import RunConfig, Sizes
+from models.evaluation.config import RunConfig, Sizes, Study
 from models.simulation.nouns import Auction
 from models.simulation.randomness import derived_seed
 
@@ -16,21 +15,6 @@ DRAWS: Final = "draws"
 """Stands for a mechanism where the draws of the policy itself are recorded."""
 _KNOWS_NO_BIDS: Final = frozenset({"no-ads"})
 _SAMPLED: Final = frozenset({"mosaic", "best-of-k"})
-
-
-class Study(StrEnum):
-    """What an answer is taken for."""
-
-    EFFICIENCY = "efficiency"
-    """Every mechanism once on the same auctions."""
-    BID_RESPONSE = "bid_response"
-    """One ad's bid over SWEPT_BIDS, all else equal, seeds included."""
-    CONTINUITY = "continuity"
-    """One ad's bid over 1..100 in one query."""
-    ORDER = "order"
-    """The same auctions, candidates in several orders."""
-    OPTIMUM = "optimum"
-    """The policy's draws with their rewards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +59,7 @@ def plan(config: RunConfig, auctions: Sequence[Auction]) -> list[Task]:
         tasks += _sweep(Study.CONTINUITY, cheap, repeated(by_fit[0], number), fine_bids)
     for auction in auctions[: sizes.order_auctions]:
         tasks += _orders(cheap, auction, sizes.order_rotations)
-    return tasks
+    return [task for task in tasks if task.study in config.studies]
 
 
 def auctions_needed(sizes: Sizes) -> int:

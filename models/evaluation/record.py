@@ -9,8 +9,9 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 
 from models.contract.reading import SegmentKind
+from models.evaluation.config import Study
 from models.evaluation.mechanism import Outcome
-from models.evaluation.plan import Study, Sweep, Task
+from models.evaluation.plan import Sweep, Task
 from models.simulation.nouns import Click
 
 

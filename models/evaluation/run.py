@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from models.contract.markers import read
+from models.evaluation.config import Study
 from models.evaluation.mechanism import Mechanism, Outcome
 from models.evaluation.mechanisms.sampled import Sampler
-from models.evaluation.plan import DRAWS, Study, Task, fitting_ads
+from models.evaluation.plan import DRAWS, Task, fitting_ads
 from models.evaluation.policy import Policy, outcome
 from models.evaluation.record import Against, Record, plain_text, read_records, record, to_line
 from models.simulation.embeddings import Encoder

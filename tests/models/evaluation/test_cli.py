@@ -9,6 +9,7 @@ from small_run import a_run
 from typer.testing import CliRunner, Result
 
 from models.evaluation import cli
+from models.evaluation.config import Study
 from models.evaluation.mechanisms.catalogue import MECHANISMS
 from models.evaluation.report.page import HTML, MARKDOWN
 
@@ -23,6 +24,7 @@ class TestRun:
         [
             (("--mechanism", "vickrey"), "vickrey is none of pretrained"),
             (("--mechanism", "aligned"), "--aligned"),
+            (("--study", "trust"), "trust is none of efficiency"),
             (("--layout", "round"), "inline, split"),
         ],
     )
@@ -33,8 +35,9 @@ class TestRun:
         assert result.exit_code == 2
         assert said in " ".join(result.output.replace("│", " ").split())
 
-    def test_the_help_names_every_mechanism_there_is(self) -> None:
+    def test_the_help_names_every_mechanism_and_study_there_is(self) -> None:
         assert list(MECHANISMS) == list(cli.NAMES)
+        assert list(Study) == list(cli.STUDIES)
 
     def test_the_command_line_loads_nothing_heavy(self) -> None:
         script = (

@@ -6,13 +6,13 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
+from models.evaluation.config import Study
 from models.evaluation.measures.bootstrap import mean, ratio, relative
 from models.evaluation.measures.continuous import Continuity, jumps
 from models.evaluation.measures.efficiency import comparison, efficiency
 from models.evaluation.measures.monotone import BidResponse, monotonicity
 from models.evaluation.measures.optimum import optimum
 from models.evaluation.measures.targeting import targeting
-from models.evaluation.plan import Study
 from models.evaluation.record import Bidder, Record, Showing
 
 

@@ -15,14 +15,14 @@ from typist import Typist
 from models.contract.prompt import Layout
 from models.engine.interface import Sampling
 from models.evaluation.completions import Completions, CompletionStore
-from models.evaluation.config import RunConfig, Sizes
+from models.evaluation.config import RunConfig, Sizes, Study
 from models.evaluation.measures.continuous import Continuity, jumps
 from models.evaluation.measures.incentives import incentives
 from models.evaluation.measures.monotone import BidResponse, monotonicity
 from models.evaluation.measures.order import OrderEffect, order_freeness
 from models.evaluation.measures.sweeps import Sweeps, sweeps
 from models.evaluation.mechanisms.sampled import Sampler
-from models.evaluation.plan import Study, auctions_needed, plan
+from models.evaluation.plan import auctions_needed, plan
 from models.evaluation.policy import Policy
 from models.evaluation.record import Record, read_records
 from models.evaluation.run import OUTCOMES, Bench, run

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,11 @@ from typist import Typist
 from models.contract.prompt import Layout
 from models.engine.interface import Sampling
 from models.evaluation.completions import Completions, CompletionStore
-from models.evaluation.config import RunConfig, Sizes
+from models.evaluation.config import RunConfig, Sizes, Study
 from models.evaluation.manifest import ManifestDiffers, claim, read_manifest
 from models.evaluation.mechanism import Outcome
 from models.evaluation.mechanisms.sampled import Sampler
-from models.evaluation.plan import DRAWS, Study, Task, plan
+from models.evaluation.plan import DRAWS, Task, plan
 from models.evaluation.policy import Policy
 from models.evaluation.record import RecordsDamaged, read_records
 from models.evaluation.run import OUTCOMES, Bench, run
@@ -141,6 +142,12 @@ class TestManifest:
 
 
 class TestPlan:
+    def test_holds_the_chosen_studies_only(self) -> None:
+        order = replace(CONFIG, studies=(Study.ORDER,))
+        chosen = plan(order, [an_auction(number) for number in range(5)])
+        assert {task.study for task in chosen} == {Study.ORDER}
+        assert {task.study for task in tasks()} == set(Study) - {Study.CONTINUITY}
+
     def test_sweeps_change_one_bid_and_nothing_else(self) -> None:
         swept = [task for task in tasks() if task.study is Study.BID_RESPONSE]
         mine = [task for task in swept if task.mechanism == "all"]

@@ -50,6 +50,7 @@ class ExampleOptions:
     usual_click: float = 0.3
     short_share: float = 0.75
     early_share: float = 0.6
+    text_stride: int = 4
 
 
 class TokenKind(StrEnum):
@@ -197,7 +198,12 @@ class Packer:
         if uniform("early", self._options.seed, example.answer.text) < self._options.early_share:
             decided = decided_length(kinds)
             tokens, kinds = tokens[:decided], kinds[:decided]
-        targets = tuple(Target(len(question) + place, kind) for place, kind in enumerate(kinds))
+        # Logits are dear, and the base model's own words have little to teach.
+        targets = tuple(
+            Target(len(question) + place, kind)
+            for place, kind in enumerate(kinds)
+            if kind is not TokenKind.TEXT or place % self._options.text_stride == 0
+        )
         return Run((*question, *tokens), stem, targets)
 
     def answer_tokens(self, answer: Woven) -> tuple[list[int], list[TokenKind]]:

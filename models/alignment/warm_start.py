@@ -26,7 +26,7 @@ from models.alignment.packing import Tree, target_kinds, target_log_probs
 from models.simulation.randomness import generator
 
 WEIGHTS = {
-    TokenKind.TEXT: 0.1,
+    TokenKind.TEXT: 0.3,
     TokenKind.BOUNDARY: 1.0,
     TokenKind.OPENING: 3.0,
     TokenKind.LEAD: 0.7,
@@ -44,8 +44,8 @@ class WarmStartOptions:
     falls to 0 over the last `cool_down` (a share of the steps)."""
 
     examples: ExampleOptions = field(default_factory=ExampleOptions)
-    steps: int = 600
-    learning_rate: float = 8e-4
+    steps: int = 240
+    learning_rate: float = 1.2e-3
     warm_up: int = 10
     cool_down: float = 0.4
     rank: int = 16

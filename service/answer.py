@@ -24,8 +24,8 @@ FinishReason = Literal["stop", "length", "deadline", "abort", "error"]
 class Ask:
     """A validated request. `received_at`, `deadline_at`: seconds on `time.monotonic()`'s clock.
 
-    caller: the API key's name. is_probe: only asks what would be shown; it leaves nothing behind
-    and costs nobody anything.
+    is_streamed: whether parts are shown while they are written. caller: the API key's name.
+    is_probe: only asks what would be shown; it leaves nothing behind and costs nobody anything.
     """
 
     response_id: str
@@ -43,6 +43,7 @@ class Ask:
     received_at: float
     deadline_at: float
     now: datetime
+    is_streamed: bool = True
     caller: str = "anonymous"
     is_probe: bool = False
     trace_headers: Mapping[str, str] = field(default_factory=dict)
@@ -125,7 +126,7 @@ class Stages:
         ended_at = monotonic()
         scheduled_at = (last.scheduled_at if last else None) or submitted_at
         first_token_at = (last.first_token_at if last else None) or first_at or ended_at
-        self.ttft_s = None if first_at is None else first_at - self.received_at
+        self.ttft_s = None if first_at is None else first_token_at - self.received_at
         self.seconds["queue"] = max(0.0, scheduled_at - submitted_at)
         self.seconds["prefill"] = max(0.0, first_token_at - scheduled_at)
         reading = self.seconds["insertions"]

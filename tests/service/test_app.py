@@ -21,7 +21,7 @@ async def test_a_blocked_loop_is_seen_as_lag(monkeypatch: pytest.MonkeyPatch) ->
         return metrics.registry.get_sample_value("llm_auction_loop_lag_seconds_sum") or 0.0
 
     async with asyncio.timeout(5):
-        while not lag_s():
+        while not lag_s():  # noqa: ASYNC110
             await asyncio.sleep(0)
     watcher.cancel()
     with contextlib.suppress(asyncio.CancelledError):

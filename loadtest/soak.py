@@ -13,7 +13,6 @@ verdict go to `loadtest/RESULTS.md`.
 
 import argparse
 import asyncio
-import contextlib
 import json
 import random
 import re
@@ -22,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,9 +116,24 @@ class Crowd:
         self.wrong: Counter[str] = Counter()
         self._session, self._url = session, url
         self._titles = {ad["ad_id"]: ad["title"] for ad in ads}
-        self._clicks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def visit(self, visitor: Visitor) -> None:
+    def come(self, visitor: Visitor) -> None:
+        """Let one more visitor in."""
+        self._begin(self._visit(visitor))
+
+    async def leave(self) -> None:
+        """All go, and leave undone what they were about to do."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _begin(self, what: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(what)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _visit(self, visitor: Visitor) -> None:
         """Ask, read, click, think; again and again."""
         while True:
             asked = visitor.ask()
@@ -129,9 +143,7 @@ class Crowd:
                 self.wrong[f"{type(error).__name__}"] += 1
                 answer = None
             for click in visitor.read(asked, answer) if answer else ():
-                task = asyncio.create_task(self._click(click))
-                self._clicks.add(task)
-                task.add_done_callback(self._clicks.discard)
+                self._begin(self._click(click))
             await asyncio.sleep(visitor.think_s())
 
     async def _answer(self, asked: Json, hangs_up: bool) -> Json | None:
@@ -153,9 +165,12 @@ class Crowd:
     async def _click(self, click: Click) -> None:
         await asyncio.sleep(click.after_s)
         body = {"token": click.token, "client_event_id": f"soak-{click.token[-40:]}"}
-        async with self._session.post(f"{self._url}/v1/clicks", json=body) as response:
-            state = (await response.json()).get("state", f"status {response.status}")
-            self.counts[f"clicks {state}"] += 1
+        try:
+            async with self._session.post(f"{self._url}/v1/clicks", json=body) as response:
+                state = (await response.json()).get("state", f"status {response.status}")
+                self.counts[f"clicks {state}"] += 1
+        except aiohttp.ClientError as error:
+            self.wrong[f"a click: {type(error).__name__}"] += 1
 
 
 class Watch:
@@ -202,16 +217,10 @@ async def run(options: argparse.Namespace) -> int:
         watch = Watch(service, session, crowd)
         redis = await stack.enter_async_context(Redis(unix_socket_path=str(service.valkey_socket)))
         rng, habits = random.Random(options.seed), Habits(think_s=options.think_s)
-        visits = [
-            asyncio.create_task(crowd.visit(Visitor(random.Random(rng.random()), ads, habits)))
-            for _ in range(options.visitors)
-        ]
+        for _ in range(options.visitors):
+            crowd.come(Visitor(random.Random(rng.random()), ads, habits))
         await _watch(watch, redis, options)
-        for visit in visits:
-            visit.cancel()
-        for visit in visits:
-            with contextlib.suppress(asyncio.CancelledError):
-                await visit
+        await crowd.leave()
     return _report(options, watch.samples, crowd)
 
 

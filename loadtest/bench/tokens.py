@@ -28,8 +28,7 @@ CONCURRENCY = 32
 _SHORT, _LONG = 16, 256
 _REQUESTS = 128
 _UNUSED = "http://127.0.0.1:9"
-_GOALS = {True: 50.0, False: 10.0}
-"""Microseconds that one token may cost, streamed and not: 20,000 and 100,000 tokens a second."""
+_H100_TOKENS_PER_S = 10_000
 
 Cost = Callable[[Json], Awaitable[tuple[float, int]]]
 """CPU seconds of the API process for many requests with one body, and the tokens written."""
@@ -54,8 +53,24 @@ async def measure(options: Options) -> Result:
             progress.advance(task)
     columns = ("step", "answers", "CPU µs a token", "CPU µs a request", "tokens/s a process")
     plot = Bars("tokens", "CPU time of the API process", "µs a token", list(steps), medians)
+    text = __doc__.partition("\n\n")[2].strip() + "\n\n" + _on_paper(medians)
     return Result("f", "The token ceiling of one API process", options.command("f"),
-                  __doc__.partition("\n\n")[2], [Table(columns, rows)], [plot])  # fmt: skip
+                  text, [Table(columns, rows)], [plot])  # fmt: skip
+
+
+def _on_paper(medians: dict[str, list[float]]) -> str:
+    """What the last step's costs mean for engines that are faster than this machine's."""
+    cores = {kind: costs[-1] * 1e-6 * _H100_TOKENS_PER_S for kind, costs in medians.items()}
+    loads = ", ".join(
+        f"{share:.2f} cores {kind} ({1_000 * share:,.0f} for a thousand such engines)"
+        for kind, share in cores.items()
+    )
+    return (
+        f"On paper: beside an engine that writes {_H100_TOKENS_PER_S:,} tokens a second, as one H100"
+        f" does with a small model, the API process keeps busy {loads}. Above one core, tokens that"
+        " arrive while it is busy are sent together; `stream_interval` has the engine do so from"
+        " the start."
+    )
 
 
 Costs = dict[bool, tuple[list[float], list[float]]]

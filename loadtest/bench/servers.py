@@ -48,6 +48,8 @@ async def vllm_server(options: Options) -> AsyncGenerator[str]:
         "--model", str(options.model), "--served-model-name", "model",
         "--host", "127.0.0.1", "--port", str(port), "--enforce-eager", "--max-model-len", "8192",
         "--max-num-seqs", "32", "--kv-cache-memory-bytes", str(_KV_CACHE_BYTES),
+        "--no-enable-chunked-prefill", "--max-num-batched-tokens", "8224",
+        "--structured-outputs-config", '{"backend": "xgrammar"}',
         "--disable-uvicorn-access-log",
     ]  # fmt: skip
     environment = {**os.environ, **process_environment(os.environ)}

@@ -67,9 +67,9 @@ def _on_paper(medians: dict[str, list[float]]) -> str:
     )
     return (
         f"On paper: beside an engine that writes {_H100_TOKENS_PER_S:,} tokens a second, as one"
-        f" H100 does with a small model, the API process keeps busy {loads}. Above one core, tokens that"
-        " arrive while it is busy are sent together; `stream_interval` has the engine do so from"
-        " the start."
+        f" H100 does with a small model, the API process keeps busy {loads}. Above one core, tokens"
+        " that arrive while it is busy are sent together; `stream_interval` has the engine do so"
+        " from the start."
     )
 
 

@@ -163,8 +163,8 @@ def main() -> int:
         "--max-tokens",
         type=int,
         default=32,
-        help="mean of the answers' limits, which vary by a half: as in real traffic, requests do not"
-        " all come and go together",
+        help="mean of the answers' limits, which vary by a half: as in real traffic, requests do"
+        " not all come and go together",
     )
     parser.add_argument("--seed", type=int, default=1)
     return asyncio.run(run(parser.parse_args()))

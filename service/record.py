@@ -43,14 +43,19 @@ async def _keep(ask: Ask, answer: Answer, services: Services) -> None:
         ask, answer, ask.caller, services.secret, services.settings.receipts.with_text
     )
     user = None if ask.user_id is None else pseudonym(ask.user_id, services.secret)
+    charges = _charge_requests(ask, answer, services)
     try:
         given = await services.receipts.save(
             answer.response_id,
             sign_receipt(receipt, services.signing.current),
             user,
             ask.now,
+            *(partial(services.ledger.command, request=request) for request in charges),
             *_commands(ask, answer, user, services),
         )
+        for request, raw in zip(charges, given, strict=False):
+            charged = services.ledger.outcome(request, raw)
+            services.metrics.count_charge(request.event, charged.state, charged.amount_micros)
         if answer.ads:  # the last command's: clicks that came while the answer was written
             await settle_parked(given[-1], answer, services, datetime.now(UTC))
     except StoreUnavailable:
@@ -78,21 +83,26 @@ def _commands(
         yield lambda pipeline: services.showings.command(
             pipeline, user, answer.response_id, ad_ids, ask.now
         )
-    for position, part in enumerate(answer.ads, 1):
-        if part.charge.event == "impression":
-            request = ChargeRequest(
-                response_id=answer.response_id,
-                ad_id=part.offer.ad.ad_id,
-                advertiser_id=part.offer.ad.advertiser_id,
-                event="impression",
-                price_micros=part.charge.price_micros,
-                bid_micros=part.offer.bid_micros,
-                position=position,
-                at=at,
-                dedupe_ttl_s=services.receipts.retention_s + _AFTERLIFE_S,
-            )
-            yield partial(services.ledger.command, request=request)
     yield lambda pipeline: services.click_targets.write(pipeline, answer.response_id, ads)
+
+
+def _charge_requests(ask: Ask, answer: Answer, services: Services) -> list[ChargeRequest]:
+    """What is charged for as soon as it is shown."""
+    return [
+        ChargeRequest(
+            response_id=answer.response_id,
+            ad_id=part.offer.ad.ad_id,
+            advertiser_id=part.offer.ad.advertiser_id,
+            event="impression",
+            price_micros=part.charge.price_micros,
+            bid_micros=part.offer.bid_micros,
+            position=position,
+            at=services.local_time(ask.now),
+            dedupe_ttl_s=services.receipts.retention_s + _AFTERLIFE_S,
+        )
+        for position, part in enumerate(answer.ads, 1)
+        if part.charge.event == "impression"
+    ]
 
 
 def _measure(answer: Answer, services: Services) -> None:

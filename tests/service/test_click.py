@@ -56,6 +56,7 @@ async def test_a_click_is_charged_when_the_answer_is_recorded(
     assert await charged(parts) == [250_000]
     await http.get(f"/c/{token}")
     assert await charged(parts) == [250_000]
+    assert parts.metrics.spent_micros("click") == 250_000
     assert await parts.record(parts.latest, now) == []
 
 

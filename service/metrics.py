@@ -56,7 +56,7 @@ class Metrics:
         self.engine_requests.labels("waiting").set_function(waiting)
 
     def count_charge(self, event: str, state: str, amount_micros: int) -> None:
-        """One attempt to charge. amount_micros: what it took, 0 unless `state` is `charged`."""
+        """One attempt to charge. amount_micros: what it takes where `state` is `charged`."""
         self.charges.labels(event, state).inc()
         if state == "charged":
             self.spend_micros.labels(event).inc(amount_micros)

@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.contract.prompt import Layout
+from service.store_url import StoreUrl
 
 PREFIX = "LLM_AUCTION_"
 
@@ -61,14 +62,22 @@ class HttpSettings(Group):
 class StoreSettings(Group):
     url: str | None = Field(
         None,
-        pattern=r"^(redis|rediss|unix)://",
-        description="Any Redis-protocol server; none: the embedded Valkey",
+        repr=False,
+        description="Any Redis-protocol server, Sentinels or Cluster; none: the embedded Valkey",
     )
     namespace: str = Field("llm-auction", pattern=r"^[A-Za-z0-9._-]{1,64}$")
     timeout_ms: int = Field(250, ge=1, le=60_000)
     breaker_failures: int = Field(3, ge=1)
     breaker_cooldown_ms: int = Field(1_000, ge=1)
     fsync: Literal["everysec", "always"] = "everysec"
+
+    @field_validator("url")
+    @classmethod
+    def is_store_url(cls, url: str | None) -> str | None:
+        """Reject what names no store."""
+        if url is not None:
+            StoreUrl.parse(url)
+        return url
 
 
 class EngineSettings(Group):
@@ -144,6 +153,17 @@ class AuthSettings(Group):
     keys_file: Path | None = Field(None, description="API keys, one a line: name scopes sha256")
 
 
+class SigningSettings(Group):
+    """Files for processes that share no state directory; without them it has its own."""
+
+    keys_file: Path | None = Field(
+        None, description="Keys of click tokens and receipts, one a line: id secret"
+    )
+    secret_file: Path | None = Field(
+        None, description="The deployment's secret: 32 bytes, or 64 hex digits"
+    )
+
+
 class LogSettings(Group):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -164,6 +184,7 @@ class Settings(BaseSettings):
     auction: AuctionSettings = AuctionSettings()
     receipts: ReceiptSettings = ReceiptSettings()
     auth: AuthSettings = AuthSettings()
+    signing: SigningSettings = SigningSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")

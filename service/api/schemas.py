@@ -1,6 +1,7 @@
 """What `POST /respond` takes and gives, as documented in its OpenAPI."""
 
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
@@ -17,6 +18,12 @@ def _bid_micros(value: Any) -> int:
     """A bid as micros. In one step, as a request brings hundreds of them."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise PydanticCustomError("bid", "must be a decimal number")
+    return _exact_micros(value)
+
+
+@lru_cache(maxsize=16_384)
+def _exact_micros(value: int | float | str) -> int:
+    """Many bids are the same few amounts."""
     try:
         micros = to_micros(Decimal(str(value)))
     except (InvalidOperation, ValueError) as wrong:
@@ -37,6 +44,14 @@ _BID_SCHEMA = {
 
 Bid = Annotated[int, PlainValidator(_bid_micros), WithJsonSchema(_BID_SCHEMA)]
 """Amount per click in the deployment's currency; micros in Python."""
+
+
+Seed = Annotated[
+    int,
+    Field(ge=-(2**63), lt=2**63),
+    # spelled out: pydantic would give the bounds as floats, and so one too far
+    WithJsonSchema({"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}),
+]
 
 
 class Incoming(BaseModel):
@@ -86,7 +101,7 @@ class RespondRequest(Incoming):
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=0, le=10_000, description="0: off")
     max_tokens: int | None = Field(None, ge=1, le=100_000)
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    seed: Seed | None = None
     stream: bool = Field(False, description="Answer as server-sent events")
     probe: bool = Field(
         False, description="Only to see what would be shown: never recorded, counted or charged"

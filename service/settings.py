@@ -80,8 +80,10 @@ class StoreSettings(Group):
     def with_password(cls, given: dict[str, Any]) -> dict[str, Any]:
         """Put the password of `password_file` into `url`."""
         url, path = given.get("url"), given.get("password_file")
-        if not isinstance(url, str) or path is None:
+        if path is None:
             return given
+        if not isinstance(url, str):
+            raise ValueError("password_file needs the url of the store that it is for")
         protocol, _, place = url.partition("://")
         if "@" in place:
             raise ValueError("url names a user or password already: leave out password_file")

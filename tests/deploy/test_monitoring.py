@@ -5,30 +5,22 @@ import subprocess
 from collections import Counter
 
 import pytest
-from promql import DEPLOY, Unknown, alert_queries, check, dashboards, named, panel_queries
+from promql import (
+    DEPLOY,
+    Unknown,
+    alert_queries,
+    check,
+    dashboards,
+    named,
+    own_series,
+    panel_queries,
+)
 
 from service.metrics import create_metrics
 
 QUERIES = alert_queries() | panel_queries()
 _OF_OTHERS = ("vllm:", "process_", "up")
 """Held against a running service in tests/end_to_end/test_monitoring.py."""
-
-
-def own_labels() -> dict[str, frozenset[str]]:
-    """The labels of every series that the service's own collectors make, by its name."""
-    series: dict[str, frozenset[str]] = {}
-    for collector in vars(create_metrics()).values():
-        if not hasattr(collector, "_labelnames"):
-            continue
-        name, labels = collector._name, frozenset(collector._labelnames)
-        if collector._type == "counter":
-            series[f"{name}_total"] = labels
-        elif collector._type == "histogram":
-            series |= {f"{name}_sum": labels, f"{name}_count": labels}
-            series[f"{name}_bucket"] = labels | {"le"}
-        else:
-            series[name] = labels
-    return series
 
 
 class TestReader:
@@ -61,7 +53,7 @@ class TestQueries:
         others: dict[str, frozenset[str]] = {
             name: frozenset() for name in metrics if name.startswith(_OF_OTHERS)
         }
-        check(QUERIES[place], own_labels() | others)
+        check(QUERIES[place], own_series() | others)
 
     def test_every_collector_is_shown_or_watched(self) -> None:
         asked = {name for query in QUERIES.values() for name in named(query)}

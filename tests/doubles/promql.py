@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from service.metrics import create_metrics
+
 DEPLOY = Path(__file__).parents[2] / "deploy"
 TARGET_LABELS = frozenset({"instance", "job"})
 """Prometheus itself puts them on every sample."""
@@ -38,6 +40,23 @@ def check(query: str, measured: Mapping[str, Set[str]]) -> None:
             raise Unknown(f"the label {unknown} of {name}")
     if unknown := groupings(query) - known:
         raise Unknown(f"the label {unknown} of any of its metrics")
+
+
+def own_series() -> dict[str, frozenset[str]]:
+    """The labels of every series that the service's own collectors make, by its name."""
+    series: dict[str, frozenset[str]] = {}
+    for collector in vars(create_metrics()).values():
+        if not hasattr(collector, "_labelnames"):
+            continue
+        name, labels = collector._name, frozenset(collector._labelnames)
+        if collector._type == "counter":
+            series[f"{name}_total"] = labels
+        elif collector._type == "histogram":
+            series |= {f"{name}_sum": labels, f"{name}_count": labels}
+            series[f"{name}_bucket"] = labels | {"le"}
+        else:
+            series[name] = labels
+    return series
 
 
 def groupings(query: str) -> set[str]:

@@ -44,9 +44,16 @@ def test_the_stores_password_may_come_in_a_file(
 
 
 @pytest.mark.parametrize(
-    ("url", "told"), [("redis://:x@store", "already"), ("redis://store", "cannot be read")]
+    ("url", "told"),
+    [
+        ("redis://:x@store", "already"),
+        ("redis://store", "cannot be read"),
+        (None, "needs the url"),
+    ],
 )
-def test_a_password_file_that_cannot_be_used_is_told(url: str, told: str, tmp_path: Path) -> None:
+def test_a_password_file_that_cannot_be_used_is_told(
+    url: str | None, told: str, tmp_path: Path
+) -> None:
     with pytest.raises(SettingsError, match=told):
         load_settings({"store": {"url": url, "password_file": tmp_path / "none"}})
 

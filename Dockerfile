@@ -11,7 +11,7 @@ ARG BASE=docker.io/library/debian:12-slim
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
 
-FROM ${BASE} AS python
+FROM ${BASE} AS base
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
@@ -19,10 +19,25 @@ ENV PATH=/opt/venv/bin:$PATH \
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends \
         ca-certificates libnuma1 libstdc++6 libtcmalloc-minimal4 python3.11 tzdata \
-    && rm -rf /var/lib/apt/lists/*
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --uid 10001 --user-group --no-create-home --home-dir /state \
+        --shell /usr/sbin/nologin app \
+    && install --directory --owner app --group app --mode 0750 /state
+ENV HOME=/state \
+    LLM_AUCTION_STATE_DIR=/state \
+    LLM_AUCTION_HTTP__HOST=0.0.0.0 \
+    LLM_AUCTION_AUTH__KEYS_FILE=/run/secrets/api_keys
+WORKDIR /app
+VOLUME /state
+EXPOSE 8000
+# The first start makes the model servable and loads it: a minute or two.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=300s --retries=3 CMD ["python", "-c", \
+    "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/readyz', timeout=4)"]
+ENTRYPOINT ["python", "-m", "service.cli"]
+CMD ["serve"]
 
 
-FROM python AS installer
+FROM base AS installer
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3.11-venv \
     && python3.11 -m venv /opt/venv
@@ -51,49 +66,37 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     && { python -m compileall -q -j 0 /opt/venv/lib || true; }
 
 
-FROM python AS service
-RUN useradd --uid 10001 --user-group --no-create-home --home-dir /state --shell /usr/sbin/nologin app \
-    && install --directory --owner app --group app --mode 0750 /state
-COPY LICENSE /app/
-COPY models /app/models
-COPY service /app/service
-WORKDIR /app
-ENV HOME=/state \
-    LLM_AUCTION_STATE_DIR=/state \
-    LLM_AUCTION_HTTP__HOST=0.0.0.0 \
-    LLM_AUCTION_AUTH__KEYS_FILE=/run/secrets/api_keys
-VOLUME /state
-EXPOSE 8000
-USER 10001:10001
-# The first start makes the model servable and loads it: a minute or two.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=300s --retries=3 CMD ["python", "-c", \
-    "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/readyz', timeout=4)"]
-ENTRYPOINT ["python", "-m", "service.cli"]
-CMD ["serve"]
+FROM scratch AS app
+COPY LICENSE /
+COPY models /models
+COPY service /service
 
 
 # Triton compiles its kernels' launchers with a C compiler when they first run: the one build tool
-# that serving on a GPU needs.
-FROM service AS cuda
-USER root
+# that serving on a GPU needs. Packages come before the code, which changes more often.
+FROM base AS cuda
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc libc6-dev libpython3.11-dev \
     && rm -rf /var/lib/apt/lists/*
-COPY --from=cuda-packages /opt/venv /opt/venv
-USER 10001:10001
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
+COPY --from=cuda-packages /opt/venv /opt/venv
+COPY --from=app / /app
+USER 10001:10001
 
 
-FROM service AS cpu-with-model
+FROM base AS cpu-with-model
 COPY --from=cpu-packages /opt/venv /opt/venv
-USER root
+COPY --from=app /models /app/models
 RUN python -c "from pathlib import Path; from models.provision import DEFAULT_MODEL, provision; \
 provision(DEFAULT_MODEL, Path('/opt/models'), print)"
-USER 10001:10001
 ENV LLM_AUCTION_ENGINE__MODEL=/opt/models/SmolLM2-135M-Instruct
+COPY --from=app / /app
+USER 10001:10001
 
 
 # Last, so that a build that names no target makes it.
-FROM service AS cpu
+FROM base AS cpu
 COPY --from=cpu-packages /opt/venv /opt/venv
+COPY --from=app / /app
+USER 10001:10001

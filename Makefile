@@ -55,10 +55,12 @@ format: .venv/dev.done
 	@command -v $(PYTHON) >/dev/null || { echo "Needs $(PYTHON); PYTHON=... names another"; exit 1; }
 	@$(PYTHON) -m venv .venv
 
+# A GPU needs what pyproject.toml leaves out of the other locks, so its lock does not look there.
 lock:
 	compile() { uv pip compile pyproject.toml --python-version 3.11 --quiet --no-annotate --no-header \
 		--no-emit-find-links "$${@:2}" -o requirements/$$1.lock; }; \
 	compile cpu --extra cpu --extra otel; \
+	compile gpu --extra gpu --extra otel --no-config; \
 	compile align --extra cpu --extra simulation --extra align; \
 	compile dev --extra cpu --extra otel --extra simulation --extra align --extra dev
 

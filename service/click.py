@@ -87,6 +87,7 @@ async def settle(
             client_event_id=client_event_id,
         )
     )
+    services.metrics.count_charge(terms.event, charged.state, charged.amount_micros)
     return Settled(
         _OUTCOMES[charged.state], charged.charge_id, charged.amount_micros, charged.replayed
     )

@@ -6,18 +6,19 @@ lead to their pages and cost nobody anything, as nothing says that the ads were 
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 from service import tracing
 from service.answer import Answer, Ask
 from service.click import known_for_s
+from service.metrics import Metrics
 from service.receipt import build_receipt, pseudonym, sign_receipt
 from service.services import Services
 from service.store.connection import StoreUnavailable
 from service.store.counters import Served
-from service.store.ledger import ChargeRequest
+from service.store.ledger import ChargeRequest, ChargeState
 
 log = logging.getLogger(__name__)
 
@@ -41,13 +42,15 @@ async def _keep(ask: Ask, answer: Answer, services: Services) -> None:
     )
     user = None if ask.user_id is None else pseudonym(ask.user_id, services.secret)
     try:
-        await services.receipts.save(
+        given = await services.receipts.save(
             answer.response_id,
             sign_receipt(receipt, services.signing.current),
             user,
             ask.now,
             *_commands(ask, answer, user, services),
         )
+        if answer.ads:
+            _measure_charges(answer, services.ledger.states(given[-1]), services.metrics)
     except StoreUnavailable:
         services.metrics.unrecorded.inc()
         log.warning("an answer could not be recorded: the store is away")
@@ -77,8 +80,8 @@ def _commands(
     is_parked = answer.ads[0].charge.event == "click"
     parked_key = services.click_targets.parked_key(answer.response_id) if is_parked else None
     requests = charges(answer, at, services)
-    yield lambda pipeline: services.ledger.charge_all(pipeline, requests, parked_key)
     yield lambda pipeline: services.click_targets.write(pipeline, answer.response_id, ads)
+    yield lambda pipeline: services.ledger.charge_all(pipeline, requests, parked_key)
 
 
 def charges(answer: Answer, at: datetime, services: Services) -> list[ChargeRequest]:
@@ -97,6 +100,12 @@ def charges(answer: Answer, at: datetime, services: Services) -> list[ChargeRequ
         )
         for position, part in enumerate(answer.ads, 1)
     ]
+
+
+def _measure_charges(answer: Answer, states: Mapping[str, ChargeState], metrics: Metrics) -> None:
+    for part in answer.ads:
+        if (state := states.get(part.offer.ad.ad_id)) is not None:
+            metrics.count_charge(part.charge.event, state, part.charge.price_micros)
 
 
 def _measure(answer: Answer, services: Services) -> None:

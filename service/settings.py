@@ -10,6 +10,7 @@ from decimal import Decimal
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import quote
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -65,11 +66,32 @@ class StoreSettings(Group):
         repr=False,
         description="Any Redis-protocol server, Sentinels or Cluster; none: the embedded Valkey",
     )
+    password_file: Path | None = Field(
+        None, description="Holds the password, for a url that has none: a secret by file"
+    )
     namespace: str = Field("llm-auction", pattern=r"^[A-Za-z0-9._-]{1,64}$")
     timeout_ms: int = Field(250, ge=1, le=60_000)
     breaker_failures: int = Field(3, ge=1)
     breaker_cooldown_ms: int = Field(1_000, ge=1)
     fsync: Literal["everysec", "always"] = "everysec"
+
+    @model_validator(mode="before")
+    @classmethod
+    def with_password(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Put the password of `password_file` into `url`."""
+        url, path = given.get("url"), given.get("password_file")
+        if path is None:
+            return given
+        if not isinstance(url, str):
+            raise ValueError("password_file needs the url of the store that it is for")
+        protocol, _, place = url.partition("://")
+        if "@" in place:
+            raise ValueError("url names a user or password already: leave out password_file")
+        try:
+            password = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as unreadable:
+            raise ValueError(f"password_file {path} cannot be read") from unreadable
+        return {**given, "url": f"{protocol}://:{quote(password, safe='')}@{place}"}
 
     @field_validator("url")
     @classmethod

@@ -70,8 +70,15 @@ CHARGE = Script(f"{_CHARGE}return charge(ARGV)")
 """Makes one charge, whose outcome it returns."""
 
 CHARGE_ALL = f"""{_CHARGE}
+local states = {{}}
 for _, argv in ipairs(cjson.decode(ARGV[1])) do
-  if not KEYS[11] or redis.call('SREM', KEYS[11], argv[1]) == 1 then charge(argv) end
+  if not KEYS[11] or redis.call('SREM', KEYS[11], argv[1]) == 1 then
+    states[#states + 1] = {{argv[1], charge(argv)[1]}}
+  end
 end
+return states
 """
-"""Makes several charges for one answer; given an 11th key, those for the ads in that set."""
+"""Makes several charges for one answer; given an 11th key, those for the ads in that set.
+
+Returns the ad and what became of its charge, of each that it tried.
+"""

@@ -138,12 +138,18 @@ class Ledger:
 
         On a pipeline it travels with others, and happens with all of them or not at all.
         parked_key: a set of ad ids; only the ads in it are charged for, and are taken out.
+        `states` reads what the pipeline gives for it.
         """
         keys = self._keys(requests[0])
         if parked_key is not None:
             keys = (*keys, parked_key)
         arguments = [list(map(str, _arguments(request))) for request in requests]
         return redis.eval(CHARGE_ALL, len(keys), *keys, json.dumps(arguments))
+
+    @staticmethod
+    def states(raw: Sequence[Sequence[bytes]]) -> dict[str, ChargeState]:
+        """What became of the charges that `charge_all` tried, by ad."""
+        return {ad_id.decode(): ChargeState(state.decode()) for ad_id, state in raw}
 
     async def charges(self, response_id: str) -> Mapping[str, Recorded]:
         """The charges for an answer's ads, by ad; none once their records are forgotten."""

@@ -58,10 +58,11 @@ class Receipts:
         user: str | None,
         at: datetime,
         *also: Callable[[Redis], Any],
-    ) -> None:
+    ) -> list[Any]:
         """Keep a signed receipt, and do what else the answer leaves behind, all or nothing.
 
         also: each puts its commands on the pipeline that it is given; one round trip takes all.
+        Returns what these commands gave, in their order.
         """
 
         packed, at_ms = zlib.compress(signed, _FASTEST), int(at.timestamp() * 1000)
@@ -71,14 +72,14 @@ class Receipts:
         retention_s = self.retention_s
         arguments = (retention_s, response_id, at_ms, at_ms - retention_s * 1000)
 
-        async def write(redis: Redis) -> None:
+        async def write(redis: Redis) -> list[Any]:
             pipeline = redis.pipeline(transaction=True)
             pipeline.eval(_SAVE, len(keys), *keys, packed, *arguments)
             for command in also:
                 command(pipeline)
-            await pipeline.execute()
+            return list((await pipeline.execute())[1:])
 
-        await self._store.run(write)
+        return await self._store.run(write)
 
     async def get(self, response_id: str) -> bytes | None:
         """The signed receipt; None where there is none or it was erased."""

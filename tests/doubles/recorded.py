@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import httpx
 from fastapi import FastAPI
-from prometheus_client import Counter
 
 from models.contract.prompt import Turn
 from models.contract.reading import Segment, SegmentKind
@@ -19,6 +18,7 @@ from service.auction.charge import first_price
 from service.auction.click_token import ClickTerms, sign
 from service.auction.eligibility import Bid, EligibleAd, Excluded, Exclusion
 from service.auction.signing_key import SigningKey, SigningKeys
+from service.metrics import Metrics, create_metrics
 from service.receipt import build_receipt, pseudonym, sign_receipt
 from service.record import charges
 from service.services import Services
@@ -34,11 +34,8 @@ KEY = SigningKey("k1", b"1" * 32)
 BROWSER = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"}
 
 
-@dataclass
-class ClickMetrics:
-    """The collectors that clicks need."""
-
-    clicks: Counter
+class ClickMetrics(Metrics):
+    """The service's collectors, and what they say of clicks."""
 
     def seen(self) -> dict[str, int]:
         """How many clicks had which outcome."""
@@ -48,6 +45,11 @@ class ClickMetrics:
             for sample in samples
             if sample.name.endswith("_total")
         }
+
+    def spent_micros(self, event: str) -> float:
+        """What was charged for events of this kind."""
+        labels = {"event": event}
+        return self.registry.get_sample_value("llm_auction_spend_micros_total", labels) or 0
 
 
 @dataclass
@@ -144,7 +146,7 @@ def accounts(store: Store, namespace: str, **settings: Any) -> Accounts:
         click_targets=ClickTargets(store, namespace, read.auction.charge_ttl_s),
         showings=Showings(store, namespace, read.auction.frequency_window_s),
         signing=SigningKeys(KEY, (KEY,)),
-        metrics=ClickMetrics(Counter("clicks", "Clicks", ["outcome"], registry=None)),
+        metrics=ClickMetrics(**vars(create_metrics())),
     )
 
 

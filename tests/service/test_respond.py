@@ -26,7 +26,7 @@ from service.click import ClickOutcome, settle_or_park
 from service.errors import ModelUnavailable, Overloaded, ProblemError, PromptTooLarge
 from service.respond import respond
 from service.services import Services
-from service.settings import StoreSettings
+from service.settings import AuctionSettings, StoreSettings
 from service.store.catalog import Catalog
 from service.store.connection import Store, open_store
 from service.store.receipts import Receipts
@@ -110,6 +110,18 @@ class TestInsertions:
         _, answer = await run(ask(max_ads=1), having)
         assert [part.offer.ad.ad_id for part in answer.ads] == ["Ad-3"]
         assert {fault.kind for fault in answer.faults} == {"duplicate", "over_limit"}
+
+    async def test_charged_impressions_are_measured_with_what_they_cost(self, store: Store) -> None:
+        engine = ScriptedEngine(["Try @Swift Shoes@[Ad-1]."])
+        auction = AuctionSettings(event="impression", pctr=0.5)
+        having = scripted_services(store, engine, auction=auction)
+        value = having.metrics.registry.get_sample_value
+        for _ in range(2):  # the second is the same answer again: charged once
+            await run(ask(response_id="resp_" + "1" * 32), having)
+        assert value("llm_auction_spend_micros_total", {"event": "impression"}) == 625_000
+        for state in ("charged", "duplicate"):
+            labels = {"event": "impression", "state": state}
+            assert value("llm_auction_charges_total", labels) == 1
 
     async def test_one_generation_per_answer(self, store: Store) -> None:
         engine = ScriptedEngine(["Fine."])

@@ -5,9 +5,9 @@ first, for the engine's prefix cache), then the turns of the conversation, then 
 changes a word of it changes what models are aligned on: CONTRACT_VERSION.
 
 In a candidate's line what is offered and what is bid stand before title and id. A model reads from
-left to right, so the title's tokens know what the title stands for and what it is worth; it is there
-that an answer looks when it names an ad. With the title first, a small model learns to pick one by
-chance (in as many examples as teach it the choice in this order).
+left to right, so the title's tokens know what it stands for and what it is worth, and there an
+answer looks when it names an ad. With the title first (version 1) a 135M model wrote fit markers
+after 1,400 examples and still picked the title nearly by chance.
 
 Messages are cut into pieces that tokenise one by one to what they tokenise to together. That holds
 for byte-level BPE tokenizers, which merge neither across a line break before a word nor across

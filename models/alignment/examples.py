@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from models.alignment.answers import complete
 from models.alignment.catalogue import InventedMarket
 from models.alignment.packing import Run, Target, Tree
-from models.alignment.weave import Woven, sentence_ends, weave
+from models.alignment.weave import OPENINGS, Woven, sentence_ends, weave
 from models.contract.prompt import Candidate, Layout, Profile, Prompt, build_prompt
 from models.engine.tokens import PromptTokenizer
 from models.simulation.nouns import Ad, Auction, Query, Split, User
@@ -41,12 +41,13 @@ class ExampleOptions:
     slates: int = 1
     lists: int = 2
     questions: int = 6
-    fitting_share: float = 0.62
-    unserved_share: float = 0.2
-    pair_share: float = 0.65
+    fitting_share: float = 0.52
+    unserved_share: float = 0.3
+    pair_share: float = 0.75
     profile_share: float = 0.7
     renamed_share: float = 0.2
     invented_share: float = 0.2
+    contrast_share: float = 0.6
     least_value: float = 3.5
     usual_click: float = 0.3
     short_share: float = 0.75
@@ -60,7 +61,7 @@ class TokenKind(StrEnum):
     TEXT = "text"
     """The base model's own words."""
     BOUNDARY = "boundary"
-    """The first token after a sentence that no ad follows."""
+    """The first token after a sentence that no ad follows: any but one that opens such a one."""
     OPENING = "opening"
     """The first token of the sentence that holds the ad."""
     LEAD = "lead"
@@ -131,7 +132,7 @@ def draw_slates(market: Market, options: ExampleOptions, number: int) -> list[Sl
     for _ in range(options.slates):
         if chance.random() < 0.5:
             chance.shuffle(listed)
-        bids = tuple(chance.randint(1, 100) for _ in listed)
+        bids = _bids(listed, options.contrast_share, chance)
         slates.append(Slate(user, tuple(listed), bids, queries))
     return slates
 
@@ -194,6 +195,15 @@ class Packer:
                 tree.add(self._branch(example, prompt[stem_end:], stem))
         return tree
 
+    def openings(self) -> list[int]:
+        """The first tokens of sentences that hold an ad."""
+        return sorted(
+            {
+                self._tokenizer(f" {opening}", add_special_tokens=False)["input_ids"][0]
+                for opening in OPENINGS
+            }
+        )
+
     def _branch(self, example: Example, question: Sequence[int], stem: int) -> Run:
         tokens, kinds = self.answer_tokens(example.answer)
         if uniform("early", self._options.seed, example.answer.text) < self._options.early_share:
@@ -240,10 +250,11 @@ def token_kinds(answer: Woven, starts: Sequence[int]) -> list[TokenKind]:
 
 
 def decided_length(kinds: Sequence[TokenKind]) -> int:
-    """How many tokens it takes until nothing is left to decide: up to the end of the sentence with
-    the ad, or to the start of the third sentence where none is woven in."""
+    """How many tokens it takes until nothing is left to decide: up to the start of the sentence
+    after the one with the ad, or to that of the third sentence where none is woven in."""
     if TokenKind.OFFER in kinds:
-        return len(kinds) - list(reversed(kinds)).index(TokenKind.OFFER)
+        after = len(kinds) - list(reversed(kinds)).index(TokenKind.OFFER)
+        return min(after + 1, len(kinds))
     boundaries = [place for place, kind in enumerate(kinds) if kind is TokenKind.BOUNDARY]
     return boundaries[1] + 1 if len(boundaries) > 1 else len(kinds)
 
@@ -265,6 +276,18 @@ def _cut(answer: str, short_share: float, chance: random.Random) -> str:
     if len(ends) < 3 or chance.random() >= short_share:
         return answer
     return answer[: ends[2]]
+
+
+def _bids(listed: Sequence[Ad], contrast_share: float, chance: random.Random) -> tuple[int, ...]:
+    """Uniform, 1 to 100; at times those of two ads of a category far apart, to tell them by."""
+    bids = {ad.ad_id: chance.randint(1, 100) for ad in listed}
+    for category in sorted({ad.category for ad in listed}):
+        rivals = [ad for ad in listed if ad.category == category]
+        if len(rivals) == 2 and chance.random() < contrast_share:
+            apart = [chance.randint(1, 40), chance.randint(60, 100)]
+            chance.shuffle(apart)
+            bids.update(zip([ad.ad_id for ad in rivals], apart, strict=True))
+    return tuple(bids[ad.ad_id] for ad in listed)
 
 
 def _listed(ads: Sequence[Ad], options: ExampleOptions, chance: random.Random) -> list[Ad]:

@@ -7,16 +7,18 @@ it) at a fraction of the work. Logits are computed only where there is something
 vocabulary is a quarter of a small model.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
 
 TREE_ATTENTION = "shared_prefix_tree"
 """The name by which a model is loaded with it: `attn_implementation=TREE_ATTENTION`."""
+SHUNS = "boundary"
+"""The kind of targets that teach what not to say, instead of what to say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +152,12 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) ->
 AttentionInterface.register(TREE_ATTENTION, tree_attention)
 
 
-def target_log_probs(model: Any, tree: Tree) -> Tensor:
+def target_log_probs(model: Any, tree: Tree, shunned: Sequence[int] = ()) -> Tensor:
     """Return [targets]: the log-probability of each target token, run by run in order.
 
     model: a causal language model of transformers, loaded with TREE_ATTENTION (PEFT's wrapper of
-    one too).
+    one too). Of a target of the kind SHUNS it is the log-probability of any token but `shunned`,
+    unless its own token is one of them.
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     device = inner.lm_head.weight.device
@@ -171,8 +174,20 @@ def target_log_probs(model: Any, tree: Tree) -> Tensor:
     ]
     predictors = torch.tensor([place for place, _ in places], device=device)
     tokens = torch.tensor([token for _, token in places], device=device)
-    logits = inner.lm_head(hidden[predictors]).float()
-    return -F.cross_entropy(logits, tokens, reduction="none")
+    log_probs = inner.lm_head(hidden[predictors]).float().log_softmax(-1)
+    chosen = log_probs.gather(1, tokens.unsqueeze(1)).squeeze(1)
+    shuns = torch.tensor(
+        [
+            target.kind == SHUNS and run.tokens[target.position] not in shunned
+            for run in tree.runs
+            for target in run.targets
+        ],
+        device=device,
+    )
+    if not shunned or not shuns.any():
+        return chosen
+    shunned_mass = log_probs[:, list(shunned)].exp().sum(1).clamp(max=1 - 1e-6)
+    return torch.where(shuns, (-shunned_mass).log1p(), chosen)
 
 
 def target_kinds(tree: Tree) -> list[str]:

@@ -84,7 +84,7 @@ def warm_start(
         return make_pack(market, users.native_probabilities, packer, options.examples, number)
 
     trainer = AdapterTrainer(base, options.rank, options.seed)
-    train(trainer, next_pack, options, run.warm_start, progress)
+    train(trainer, next_pack, packer.openings(), options, run.warm_start, progress)
 
 
 def epoch_auctions(run: Run, world: World, epoch: int, phase: str) -> list[Auction]:

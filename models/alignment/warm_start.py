@@ -27,7 +27,7 @@ from models.simulation.randomness import generator
 
 WEIGHTS = {
     TokenKind.TEXT: 0.3,
-    TokenKind.BOUNDARY: 1.0,
+    TokenKind.BOUNDARY: 3.0,
     TokenKind.OPENING: 3.0,
     TokenKind.LEAD: 0.7,
     TokenKind.CHOICE: 4.0,
@@ -95,11 +95,15 @@ def weighted_loss(log_probs: Tensor, kinds: Sequence[str]) -> Tensor:
 def train(
     trainer: AdapterTrainer,
     next_pack: Callable[[int], Tree],
+    shunned: Sequence[int],
     options: WarmStartOptions,
     run_dir: Path,
     progress: Callable[[int], None] = lambda step: None,
 ) -> None:
-    """Train from where `run_dir` has got to; checkpoints and metrics.jsonl are written there."""
+    """Train from where `run_dir` has got to; checkpoints and metrics.jsonl are written there.
+
+    shunned: tokens that open a sentence with an ad, unlearnt where none belongs.
+    """
     run_dir.mkdir(parents=True, exist_ok=True)
     metrics = run_dir / "metrics.jsonl"
     (run_dir / "config.json").write_text(json.dumps(asdict(options), indent=2) + "\n")
@@ -107,7 +111,7 @@ def train(
     for step in range(begin, options.steps):
         started = time.monotonic()
         tree = next_pack(step)
-        log_probs, kinds = target_log_probs(trainer.model, tree), target_kinds(tree)
+        log_probs, kinds = target_log_probs(trainer.model, tree, shunned), target_kinds(tree)
         loss = weighted_loss(log_probs, kinds)
         loss.backward()
         norm = trainer.update(learning_rate(options, step))

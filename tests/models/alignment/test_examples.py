@@ -39,7 +39,7 @@ from service.store.catalog import Catalog
 from service.store.connection import open_store
 
 ANSWER = "Good shoes matter. Start slowly. Rest a day between runs."
-OPTIONS = ExampleOptions(short_share=0.0)
+OPTIONS = ExampleOptions(short_share=0.0, early_share=0.0, text_stride=1)
 
 
 def taught(**changes: Any) -> Example:
@@ -137,7 +137,7 @@ class TestSlates:
 
     def test_ask_the_same_of_the_same_ads_at_other_bids(self) -> None:
         for number in range(30):
-            first, second = draw_slates(self.market(), OPTIONS, number)
+            first, second = draw_slates(self.market(), replace(OPTIONS, slates=2), number)
             assert first.queries == second.queries
             assert set(first.ads) == set(second.ads)
             assert first.bids != second.bids
@@ -223,3 +223,29 @@ def test_ads_of_an_invented_market_have_titles_and_ids_of_their_own() -> None:
     for ad in ads:
         assert isinstance(ad, Ad)
         assert not read(f"Try {ad.marked.marker}, it is good.", [ad.marked], 1).faults
+
+
+class TestEarlyEnd:
+    OPTIONS = replace(OPTIONS, early_share=1.0, text_stride=4)
+
+    def test_comes_after_the_first_word_that_follows_the_ad(self, tokenizer: Any) -> None:
+        example = taught()
+        run = Packer(tokenizer, self.OPTIONS).pack([[example, taught(name="b")]]).runs[-1]
+        said = str(tokenizer.decode(list(run.tokens)))
+
+        assert example.answer.sentence is not None
+        end = example.answer.sentence[1]
+        assert said.endswith(example.answer.text[: end + 1])
+        assert run.targets[-1].kind == TokenKind.BOUNDARY
+
+    def test_leaves_out_most_of_the_base_models_words(self, tokenizer: Any) -> None:
+        whole, some = (
+            Packer(tokenizer, options).pack([[taught(), taught(name="b")]]).runs[-1].targets
+            for options in (OPTIONS, replace(OPTIONS, text_stride=4))
+        )
+
+        def count(targets: Any, kind: TokenKind) -> int:
+            return sum(target.kind == kind for target in targets)
+
+        assert count(some, TokenKind.TEXT) < count(whole, TokenKind.TEXT) / 3
+        assert count(some, TokenKind.CHOICE) == count(whole, TokenKind.CHOICE)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from models.alignment.packing import Run, Target, Tree, target_kinds, target_log_probs
+from models.alignment.packing import SHUNS, Run, Target, Tree, target_kinds, target_log_probs
 
 INSTRUCTIONS = (5, 17, 23, 42, 8)
 LISTS = ((61, 62, 63), (71, 72, 73, 74, 75, 76))
@@ -75,6 +75,32 @@ class TestPackedTargets:
                 target_log_probs(tiny_model, alone), target_log_probs(tiny_model, beside)
             )
         assert target_kinds(beside) == ["last"]
+
+
+class TestShunned:
+    def test_any_other_token_will_do(self, tiny_model: Any) -> None:
+        tiny_model.set_attn_implementation("shared_prefix_tree")
+        tree = Tree()
+        root = tree.add(Run(INSTRUCTIONS))
+        tree.add(Run((7, 9), root, (Target(0, SHUNS), Target(1, "text"))))
+        with torch.no_grad():
+            plain = target_log_probs(tiny_model, tree)
+            found = target_log_probs(tiny_model, tree, shunned=(3, 4))
+            logits = tiny_model.model(torch.tensor([INSTRUCTIONS])).last_hidden_state[0, -1]
+            shunned = tiny_model.lm_head(logits).softmax(-1)[[3, 4]].sum()
+
+        torch.testing.assert_close(found[0].exp(), 1 - shunned, atol=1e-5, rtol=1e-5)
+        assert found[1] == plain[1]
+
+    def test_a_shunned_token_that_is_the_target_is_learnt(self, tiny_model: Any) -> None:
+        tiny_model.set_attn_implementation("shared_prefix_tree")
+        tree = Tree()
+        root = tree.add(Run(INSTRUCTIONS))
+        tree.add(Run((7,), root, (Target(0, SHUNS),)))
+        with torch.no_grad():
+            plain, found = (target_log_probs(tiny_model, tree, one) for one in ((), (7, 8)))
+
+        torch.testing.assert_close(plain, found)
 
 
 class TestTree:

@@ -23,6 +23,7 @@ from models.alignment.warm_start import (
 from models.alignment.weave import Woven
 
 OPTIONS = WarmStartOptions(steps=12, rank=4, warm_up=2, learning_rate=1e-2, checkpoint_every=4)
+SHUNNED = (70, 87)
 NextPack = Callable[[int], Tree]
 
 
@@ -50,7 +51,7 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 class TestTraining:
     def test_the_loss_falls(self, base: str, next_pack: NextPack, tmp_path: Path) -> None:
-        train(AdapterTrainer(base, OPTIONS.rank, 1), next_pack, OPTIONS, tmp_path / "run")
+        train(AdapterTrainer(base, OPTIONS.rank, 1), next_pack, SHUNNED, OPTIONS, tmp_path / "run")
         rows = metrics(tmp_path / "run")
 
         assert [row["step"] for row in rows] == list(range(1, 13))
@@ -69,10 +70,10 @@ class TestTraining:
                 raise KilledError
 
         whole, parts = tmp_path / "whole", tmp_path / "parts"
-        train(AdapterTrainer(base, OPTIONS.rank, 1), next_pack, OPTIONS, whole)
+        train(AdapterTrainer(base, OPTIONS.rank, 1), next_pack, SHUNNED, OPTIONS, whole)
         with pytest.raises(KilledError):
-            train(AdapterTrainer(base, OPTIONS.rank, 1), next_pack, OPTIONS, parts, kill)
-        train(AdapterTrainer(base, OPTIONS.rank, 2), next_pack, OPTIONS, parts)
+            train(AdapterTrainer(base, OPTIONS.rank, 1), next_pack, SHUNNED, OPTIONS, parts, kill)
+        train(AdapterTrainer(base, OPTIONS.rank, 2), next_pack, SHUNNED, OPTIONS, parts)
 
         assert [row["step"] for row in metrics(parts)][-8:] == list(range(5, 13))
         assert metrics(parts)[-1]["loss"] == pytest.approx(metrics(whole)[-1]["loss"], rel=0.02)
@@ -81,7 +82,7 @@ class TestTraining:
         self, base: str, next_pack: NextPack, tmp_path: Path
     ) -> None:
         options = replace(OPTIONS, steps=2)
-        train(AdapterTrainer(base, options.rank, 1), next_pack, options, tmp_path / "run")
+        train(AdapterTrainer(base, options.rank, 1), next_pack, SHUNNED, options, tmp_path / "run")
         trainer = AdapterTrainer(base, options.rank, 1, tmp_path / "run" / "adapter")
 
         changed = [w for name, w in trainer.model.named_parameters() if "lora_B" in name]
@@ -104,4 +105,4 @@ def test_decisions_weigh_more_than_words() -> None:
     log_probs = torch.tensor([-1.0, -3.0])
 
     assert float(weighted_loss(log_probs, ["choice", "choice"])) == pytest.approx(2.0)
-    assert float(weighted_loss(log_probs, ["text", "choice"])) > 2.9
+    assert float(weighted_loss(log_probs, ["text", "choice"])) > 2.8

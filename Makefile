@@ -12,11 +12,14 @@ PARTS ?= a,b,c,d,e,f
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 
-.PHONY: serve test check format bench lock clean
+.PHONY: serve align test check format bench lock clean
 .DELETE_ON_ERROR:
 
 serve: .venv/cpu.done
 	@exec $(BIN)/llm-auction serve --host $(HOST) --port $(PORT) --state-dir $(STATE_DIR)
+
+align: .venv/align.done
+	@echo "Ready: .venv/bin/llm-auction simulate, evaluate and align; --help tells more."
 
 test: .venv/dev.done
 	$(BIN)/python -m pytest
@@ -52,10 +55,12 @@ format: .venv/dev.done
 	@command -v $(PYTHON) >/dev/null || { echo "Needs $(PYTHON); PYTHON=... names another"; exit 1; }
 	@$(PYTHON) -m venv .venv
 
+# A GPU needs what pyproject.toml leaves out of the other locks, so its lock does not look there.
 lock:
 	compile() { uv pip compile pyproject.toml --python-version 3.11 --quiet --no-annotate --no-header \
 		--no-emit-find-links "$${@:2}" -o requirements/$$1.lock; }; \
 	compile cpu --extra cpu --extra otel; \
+	compile gpu --extra gpu --extra otel --no-config; \
 	compile align --extra cpu --extra simulation --extra align; \
 	compile dev --extra cpu --extra otel --extra simulation --extra align --extra dev
 

@@ -1,10 +1,8 @@
 """The composition root: settings in, an ASGI application out. Wiring and lifespan only."""
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from time import monotonic
 
 from fastapi import FastAPI
@@ -29,7 +27,7 @@ from service.life import Life
 from service.metrics import Metrics, create_metrics
 from service.services import Services, open_stores
 from service.settings import Settings
-from service.signing import load_keys
+from service.signing import load_secrets
 from service.store.connection import open_store
 from service.store.demo import load_demo_ads
 
@@ -81,6 +79,8 @@ async def open_services(
 ) -> Services:
     """Open the store and the engine; `stack` closes them in reverse order."""
     settings.state_dir.mkdir(parents=True, exist_ok=True)
+    signing = settings.signing
+    secrets = load_secrets(settings.state_dir, signing.keys_file, signing.secret_file)
     store = await stack.enter_async_context(
         open_store(settings.store, settings.state_dir, progress)
     )
@@ -96,10 +96,10 @@ async def open_services(
     return Services(
         settings=settings,
         engine=engine,
-        signing=load_keys(settings.state_dir),
+        signing=secrets.keys,
         metrics=metrics,
         life=life,
-        secret=read_secret(settings.state_dir),
+        secret=secrets.deployment,
         tracer=tracing.start_tracer(),
         **stores,
     )
@@ -130,17 +130,6 @@ async def start_engine(settings: Settings, progress: Progress) -> Engine:
     )
     engine: Engine = await VllmEngine.start(model, options=options, progress=progress)
     return engine
-
-
-def read_secret(state_dir: Path) -> bytes:
-    """This deployment's 32 random bytes, made at the first start."""
-    path = state_dir / "secret"
-    if not path.exists():
-        fresh = path.with_suffix(".new")
-        fresh.touch(mode=0o600)
-        fresh.write_bytes(secrets.token_bytes(32))
-        fresh.replace(path)
-    return path.read_bytes()
 
 
 async def _watch(engine: Engine, life: Life) -> None:

@@ -49,7 +49,7 @@ def list_keys(file: KeysFile) -> None:
     """Show the names and scopes in a keys file."""
     try:
         keys = read_keys(file)
-    except (KeysFileError, OSError) as wrong:
+    except KeysFileError as wrong:
         raise typer.BadParameter(str(wrong), param_hint="--file") from wrong
     table = Table("name", "scopes", "sha256")
     for key in keys:

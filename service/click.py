@@ -3,23 +3,22 @@
 A click is charged once, at the price that the answer promised, until the terms expire, and only
 where the answer was recorded: what left no receipt is never billed. Pausing or changing the ad
 since makes no difference; one that was deleted has no budget left to pay with. A browser's click on
-an answer that is still being streamed is kept, and charged once the answer is recorded.
+an answer that is still being streamed is kept, and charged by the very transaction that records the
+answer (`service/record.py`).
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
-from service.answer import Answer
-from service.auction.click_token import ClickTerms, read
+from service.auction.click_token import ClickTerms
 from service.services import Services
+from service.settings import Settings
 from service.store.click_targets import ClickTarget
 from service.store.ledger import ChargeRequest, ChargeState
 
 _AFTERLIFE_S = 86_400
-"""For how much longer a charge is known than it can be repeated or looked up."""
 
 
 class ClickOutcome(StrEnum):
@@ -74,7 +73,6 @@ async def settle(
     if target.advertiser_id is None:
         return Settled(ClickOutcome.UNRECORDED)
     settings = services.settings
-    lives_s = max(terms.expires_at - int(now.timestamp()), settings.receipts.retention_s)
     charged = await services.ledger.charge(
         ChargeRequest(
             response_id=terms.response_id,
@@ -85,45 +83,39 @@ async def settle(
             bid_micros=terms.price_micros,
             position=terms.position,
             at=now.astimezone(ZoneInfo(settings.auction.timezone)),
-            dedupe_ttl_s=lives_s + _AFTERLIFE_S,
+            dedupe_ttl_s=known_for_s(terms.expires_at, settings, now),
             client_event_id=client_event_id,
         )
     )
+    services.metrics.count_charge(terms.event, charged.state, charged.amount_micros)
     return Settled(
         _OUTCOMES[charged.state], charged.charge_id, charged.amount_micros, charged.replayed
     )
 
 
+def known_for_s(expires_at: float, settings: Settings, now: datetime) -> int:
+    """How long a charge that is made `now` is known.
+
+    That is longer than it can be repeated, until `expires_at` (epoch seconds), whatever tokens live
+    for by now, and longer than its receipt shows it.
+    """
+    left_s = int(expires_at - now.timestamp())
+    return max(left_s, settings.receipts.retention_s) + _AFTERLIFE_S
+
+
 async def settle_or_park(
-    token: str, terms: ClickTerms, target: ClickTarget, services: Services, now: datetime
+    terms: ClickTerms, target: ClickTarget, services: Services, now: datetime
 ) -> Settled:
     """Charge a browser's click, or keep it where its answer may still be written.
 
-    token: the one that holds `terms`. Raises StoreUnavailable.
+    Raises StoreUnavailable.
     """
     settled = await settle(terms, target, services, now)
     is_fresh = now.timestamp() - terms.issued_at <= _WRITTEN_FOR_S
     if settled.outcome is not ClickOutcome.UNRECORDED or not is_fresh:
         return settled
-    advertiser_id = await services.click_targets.park(terms.response_id, terms.ad_id, token)
+    advertiser_id = await services.click_targets.park(terms.response_id, terms.ad_id)
     if advertiser_id is None:
         return Settled(ClickOutcome.PARKED)
     recorded = ClickTarget(target.landing_url, advertiser_id)  # between our two looks
     return await settle(terms, recorded, services, now)
-
-
-async def settle_parked(
-    tokens: Iterable[bytes], answer: Answer, services: Services, now: datetime
-) -> list[Settled]:
-    """Charge the clicks that were made while `answer`, recorded just now, was being written.
-
-    tokens: what `ClickTargets.write` gave. Raises StoreUnavailable.
-    """
-    ads = {part.offer.ad.ad_id: part.offer.ad for part in answer.ads}
-    settled = []
-    for token in tokens:
-        terms = read(token.decode(), services.signing)
-        ad = ads[terms.ad_id]
-        target = ClickTarget(ad.landing_url, ad.advertiser_id)
-        settled.append(await settle(terms, target, services, now))
-    return settled

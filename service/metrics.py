@@ -43,6 +43,8 @@ class Metrics:
     ads_unavailable: Counter
     unrecorded: Counter
     clicks: Counter
+    charges: Counter
+    spend_micros: Counter
     tokens: Counter
     in_flight: Gauge
     engine_requests: Gauge
@@ -53,6 +55,12 @@ class Metrics:
         """Read the engine's load whenever metrics are scraped."""
         self.engine_requests.labels("running").set_function(running)
         self.engine_requests.labels("waiting").set_function(waiting)
+
+    def count_charge(self, event: str, state: str, amount_micros: int) -> None:
+        """One attempt to charge. amount_micros: what it takes where `state` is `charged`."""
+        self.charges.labels(event, state).inc()
+        if state == "charged":
+            self.spend_micros.labels(event).inc(amount_micros)
 
     def expose(self) -> bytes:
         """The text exposition of these collectors and of the process's default ones."""
@@ -99,6 +107,10 @@ def create_metrics() -> Metrics:
         ads_unavailable=counter("ads_unavailable", "Answers without ads as the store was away"),
         unrecorded=counter("unrecorded", "Answers that the store could not record"),
         clicks=counter("clicks", "Clicks", "outcome"),
+        charges=counter(
+            "charges", "Attempts to charge, for clicks or impressions", "event", "state"
+        ),
+        spend_micros=counter("spend_micros", "Charged, in micros of the currency", "event"),
         tokens=counter("tokens", "Tokens", "kind"),
         in_flight=gauge("in_flight_requests", "Answers in the making"),
         engine_requests=gauge("engine_requests", "Requests inside the engine", "state"),

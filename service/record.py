@@ -1,28 +1,26 @@
 """The last stage: what an answer leaves behind. One round trip to the store, all or nothing.
 
-Runs shielded: a client that goes away cannot cancel it. Where the store is away the answer is
-given all the same; its clicks then lead to their pages and cost nobody anything, as nothing says
-that the ads were shown.
+Clicks that came while the answer was written are charged with it. Runs shielded: a client that goes
+away cannot cancel it. Where the store is away the answer is given all the same; its clicks then
+lead to their pages and cost nobody anything, as nothing says that the ads were shown.
 """
 
 import logging
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 from service import tracing
 from service.answer import Answer, Ask
-from service.click import settle_parked
+from service.click import known_for_s
+from service.metrics import Metrics
 from service.receipt import build_receipt, pseudonym, sign_receipt
 from service.services import Services
 from service.store.connection import StoreUnavailable
 from service.store.counters import Served
-from service.store.ledger import ChargeRequest
+from service.store.ledger import ChargeRequest, ChargeState
 
 log = logging.getLogger(__name__)
-_AFTERLIFE_S = 86_400
-"""For how much longer a charge is known than its receipt."""
 
 
 async def record(ask: Ask, answer: Answer, services: Services) -> None:
@@ -51,8 +49,8 @@ async def _keep(ask: Ask, answer: Answer, services: Services) -> None:
             ask.now,
             *_commands(ask, answer, user, services),
         )
-        if answer.ads:  # the last command's: clicks that came while the answer was written
-            await settle_parked(given[-1], answer, services, datetime.now(UTC))
+        if answer.ads:
+            _measure_charges(answer, services.ledger.states(given[-1]), services.metrics)
     except StoreUnavailable:
         services.metrics.unrecorded.inc()
         log.warning("an answer could not be recorded: the store is away")
@@ -78,21 +76,36 @@ def _commands(
         yield lambda pipeline: services.showings.command(
             pipeline, user, answer.response_id, ad_ids, ask.now
         )
-    for position, part in enumerate(answer.ads, 1):
-        if part.charge.event == "impression":
-            request = ChargeRequest(
-                response_id=answer.response_id,
-                ad_id=part.offer.ad.ad_id,
-                advertiser_id=part.offer.ad.advertiser_id,
-                event="impression",
-                price_micros=part.charge.price_micros,
-                bid_micros=part.offer.bid_micros,
-                position=position,
-                at=at,
-                dedupe_ttl_s=services.receipts.retention_s + _AFTERLIFE_S,
-            )
-            yield partial(services.ledger.command, request=request)
+    # nothing can come between the record and the charges for clicks that were waiting for it
+    is_parked = answer.ads[0].charge.event == "click"
+    parked_key = services.click_targets.parked_key(answer.response_id) if is_parked else None
+    requests = charges(answer, at, services)
     yield lambda pipeline: services.click_targets.write(pipeline, answer.response_id, ads)
+    yield lambda pipeline: services.ledger.charge_all(pipeline, requests, parked_key)
+
+
+def charges(answer: Answer, at: datetime, services: Services) -> list[ChargeRequest]:
+    """What each of the answer's ads costs for the event that it is paid for, should that happen."""
+    return [
+        ChargeRequest(
+            response_id=answer.response_id,
+            ad_id=part.offer.ad.ad_id,
+            advertiser_id=part.offer.ad.advertiser_id,
+            event=part.charge.event,
+            price_micros=part.charge.price_micros,
+            bid_micros=part.offer.bid_micros,
+            position=position,
+            at=at,
+            dedupe_ttl_s=known_for_s(part.charge.expires_at.timestamp(), services.settings, at),
+        )
+        for position, part in enumerate(answer.ads, 1)
+    ]
+
+
+def _measure_charges(answer: Answer, states: Mapping[str, ChargeState], metrics: Metrics) -> None:
+    for part in answer.ads:
+        if (state := states.get(part.offer.ad.ad_id)) is not None:
+            metrics.count_charge(part.charge.event, state, part.charge.price_micros)
 
 
 def _measure(answer: Answer, services: Services) -> None:

@@ -16,15 +16,19 @@ from time import monotonic
 import uvicorn
 import uvloop
 from rich.console import Console
+from rich.markup import escape
 
 from models.engine.environment import process_environment
 from models.engine.interface import EngineError
 from models.provision import ProvisionError
+from service.api.auth import KeysFileError
 from service.app import create_app
 from service.life import Life
 from service.logs import configure_logs
 from service.settings import Settings
+from service.signing import SigningKeysError
 from service.store.embedded import EmbeddedError
+from service.store_url import StoreUrlError
 
 log = logging.getLogger(__name__)
 _PREPARED = "_LLM_AUCTION_ENVIRONMENT_PREPARED"
@@ -43,13 +47,27 @@ def run(settings: Settings) -> int:
     configure_logs(settings.log.level)
     try:
         return uvloop.run(_serve(settings))
-    except StartError as error:
-        Console(stderr=True).print(f"[bold red]Not started:[/] {error}", soft_wrap=True)
+    except _START_ERRORS as error:
+        Console(stderr=True).print(
+            f"[bold red]Not started:[/] {escape(str(error))}", soft_wrap=True
+        )
         return 1
 
 
 class StartError(Exception):
     """The service could not start; the message says what to do."""
+
+
+_START_ERRORS = (
+    StartError,
+    KeysFileError,
+    SigningKeysError,
+    StoreUrlError,
+    EmbeddedError,
+    ProvisionError,
+    EngineError,
+)
+"""Each with a message that says what to do."""
 
 
 def _prepare_environment() -> None:
@@ -108,12 +126,9 @@ async def _serve(settings: Settings) -> int:
     )
     server = Server(config, life, lambda: _announce(console, url, monotonic() - begun))
     life.on_death = partial(setattr, server, "should_exit", True)
-    try:
-        async with app.router.lifespan_context(app):
-            _leave_out_of_collections()
-            await server.serve(sockets=[listener])
-    except (ProvisionError, EngineError, EmbeddedError) as error:
-        raise StartError(str(error)) from error
+    async with app.router.lifespan_context(app):
+        _leave_out_of_collections()
+        await server.serve(sockets=[listener])
     if life.is_engine_dead:
         log.critical("the engine has died; ending so that a supervisor restarts the process")
         return EXIT_ENGINE_DIED

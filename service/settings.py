@@ -10,6 +10,7 @@ from decimal import Decimal
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import quote
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -23,6 +24,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.contract.prompt import Layout
+from service.store_url import StoreUrl
 
 PREFIX = "LLM_AUCTION_"
 
@@ -61,14 +63,43 @@ class HttpSettings(Group):
 class StoreSettings(Group):
     url: str | None = Field(
         None,
-        pattern=r"^(redis|rediss|unix)://",
-        description="Any Redis-protocol server; none: the embedded Valkey",
+        repr=False,
+        description="Any Redis-protocol server, Sentinels or Cluster; none: the embedded Valkey",
+    )
+    password_file: Path | None = Field(
+        None, description="Holds the password, for a url that has none: a secret by file"
     )
     namespace: str = Field("llm-auction", pattern=r"^[A-Za-z0-9._-]{1,64}$")
     timeout_ms: int = Field(250, ge=1, le=60_000)
     breaker_failures: int = Field(3, ge=1)
     breaker_cooldown_ms: int = Field(1_000, ge=1)
     fsync: Literal["everysec", "always"] = "everysec"
+
+    @model_validator(mode="before")
+    @classmethod
+    def with_password(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Put the password of `password_file` into `url`."""
+        url, path = given.get("url"), given.get("password_file")
+        if path is None:
+            return given
+        if not isinstance(url, str):
+            raise ValueError("password_file needs the url of the store that it is for")
+        protocol, _, place = url.partition("://")
+        if "@" in place:
+            raise ValueError("url names a user or password already: leave out password_file")
+        try:
+            password = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as unreadable:
+            raise ValueError(f"password_file {path} cannot be read") from unreadable
+        return {**given, "url": f"{protocol}://:{quote(password, safe='')}@{place}"}
+
+    @field_validator("url")
+    @classmethod
+    def is_store_url(cls, url: str | None) -> str | None:
+        """Reject what names no store."""
+        if url is not None:
+            StoreUrl.parse(url)
+        return url
 
 
 class EngineSettings(Group):
@@ -88,7 +119,9 @@ class EngineSettings(Group):
 class LimitSettings(Group):
     max_requests: int = Field(64, ge=1, description="Answers in the making at once; more get a 503")
     retry_after_ms: int = Field(1_000, ge=1)
-    deadline_ms: int = Field(60_000, ge=1, description="Deadline of a request that names none")
+    deadline_ms: int = Field(
+        60_000, ge=1, le=600_000, description="Deadline of a request that names none"
+    )
     max_tokens: int = Field(2_048, ge=1, description="The most that a request may ask for")
 
 
@@ -144,6 +177,17 @@ class AuthSettings(Group):
     keys_file: Path | None = Field(None, description="API keys, one a line: name scopes sha256")
 
 
+class SigningSettings(Group):
+    """Files for processes that share no state directory; without them it has its own."""
+
+    keys_file: Path | None = Field(
+        None, description="Keys of click tokens and receipts, one a line: id secret"
+    )
+    secret_file: Path | None = Field(
+        None, description="The deployment's secret: 32 bytes, or 64 hex digits"
+    )
+
+
 class LogSettings(Group):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -164,6 +208,7 @@ class Settings(BaseSettings):
     auction: AuctionSettings = AuctionSettings()
     receipts: ReceiptSettings = ReceiptSettings()
     auth: AuthSettings = AuthSettings()
+    signing: SigningSettings = SigningSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
 
-from models.contract.markers import FaultKind, MarkedAd, MarkerReader, Segment, SegmentKind
+from models.contract.markers import FaultKind, MarkerReader, Segment, SegmentKind
 from models.engine.interface import Chunk
 from service.answer import AdPart, FinishReason, TextPart
 from service.auction.charge import Charge, first_price
@@ -30,7 +30,7 @@ class Writing:
     """Chunks go in, parts that may be shown come out; faulty insertions stay text, unpriced."""
 
     def __init__(self, offers: Sequence[EligibleAd], max_ads: int, billing: Billing) -> None:
-        self.marked = [MarkedAd(offer.ad.ad_id, offer.ad.title) for offer in offers]
+        self.marked = [offer.ad.marked for offer in offers]
         self.reader = MarkerReader(self.marked, max_ads)
         self.parts: list[TextPart | AdPart] = []
         self.last: Chunk | None = None

@@ -13,7 +13,7 @@ grammar was enforced, and shows no part of what may yet become a marker.
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Final
 
@@ -49,11 +49,11 @@ class MarkedAd:
 
     ad_id: str
     title: str
+    marker: str = field(init=False, compare=False, repr=False)
+    """How it stands in an answer."""
 
-    @property
-    def marker(self) -> str:
-        """How it stands in an answer."""
-        return f"@{self.title}@[{self.ad_id}]"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "marker", f"@{self.title}@[{self.ad_id}]")
 
 
 def ambiguous_titles(ads: Iterable[MarkedAd]) -> set[str]:
@@ -63,7 +63,9 @@ def ambiguous_titles(ads: Iterable[MarkedAd]) -> set[str]:
     end there? Such ads must not be eligible; the reader and the grammar agree on all others.
     """
     titles = {ad.ad_id: ad.title for ad in ads}
-    tails = ((ad_id, _TAIL.match("@" + title)) for ad_id, title in titles.items())
+    # Few titles begin like a tail: the rest are told at a look.
+    suspects = ((ad_id, title) for ad_id, title in titles.items() if title.startswith("["))
+    tails = ((ad_id, _TAIL.match("@" + title)) for ad_id, title in suspects)
     return {
         ad_id
         for ad_id, tail in tails

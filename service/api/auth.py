@@ -44,7 +44,7 @@ ANYONE = ApiKey("anonymous", frozenset({Scope.ADMIN}), "")
 
 
 class KeysFileError(ValueError):
-    """The keys file has a line that is not `name scopes sha256`."""
+    """The keys file cannot be read, or has a line that is not `name scopes sha256`."""
 
 
 def new_key(name: str, scopes: frozenset[Scope]) -> tuple[str, ApiKey]:
@@ -56,10 +56,14 @@ def new_key(name: str, scopes: frozenset[Scope]) -> tuple[str, ApiKey]:
 def read_keys(path: Path) -> tuple[ApiKey, ...]:
     """The keys of a keys file; blank lines and lines that begin with `#` are skipped.
 
-    Raises KeysFileError with the line's number.
+    Raises KeysFileError, with the line's number or why the file cannot be read.
     """
     keys = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as unreadable:
+        raise KeysFileError(f"{path} cannot be read ({unreadable})") from unreadable
+    for number, line in enumerate(lines, 1):
         if line.strip() and not line.startswith("#"):
             keys.append(_read_line(line, f"{path}, line {number}"))
     if not keys:

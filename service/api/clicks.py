@@ -99,7 +99,7 @@ async def follow(token: Token, request: Request) -> Response:
         _count(services, ClickOutcome.FORGED)
         raise NotFound("This link was not made here") from forged
     ignored = no_click(request.method, request.headers)
-    landing_url, outcome = await _followed(token, terms, ignored, services)
+    landing_url, outcome = await _followed(terms, ignored, services)
     _count(services, outcome)
     if landing_url is None and outcome is ClickOutcome.STORE_UNAVAILABLE:
         raise StoreDown(retry_after_ms=_RETRY_AFTER_MS)
@@ -129,7 +129,7 @@ async def report_click(body: ClickReport, request: Request) -> ClickResult:
 
 
 async def _followed(
-    token: str, terms: ClickTerms, ignored: NoClick | None, services: Services
+    terms: ClickTerms, ignored: NoClick | None, services: Services
 ) -> tuple[str | None, ClickOutcome | NoClick]:
     """Where the click leads, if that is known, and what became of it."""
     landing_url = services.click_targets.remembered(terms.ad_id)
@@ -138,7 +138,7 @@ async def _followed(
         landing_url = target.landing_url or landing_url
         if ignored is not None or landing_url is None:
             return landing_url, ignored or ClickOutcome.UNRECORDED
-        settled = await settle_or_park(token, terms, target, services, datetime.now(UTC))
+        settled = await settle_or_park(terms, target, services, datetime.now(UTC))
     except StoreUnavailable:
         # whether a charge was made is not known; a repeated one would be a duplicate
         return landing_url, ClickOutcome.STORE_UNAVAILABLE

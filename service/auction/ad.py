@@ -10,6 +10,7 @@ in Python it is integer micros.
 import re
 import unicodedata
 from decimal import Decimal
+from functools import cached_property
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
@@ -24,7 +25,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from models.contract.markers import AD_ID_PATTERN, check_title
+from models.contract.markers import AD_ID_PATTERN, MarkedAd, check_title
 from models.contract.neutral import TEMPLATE_TOKEN
 from service.auction.money import DECIMALS, MAX_BUDGET_UNITS, MAX_UNITS, to_micros, to_text
 
@@ -120,7 +121,10 @@ class _Frozen(BaseModel):
 
 
 class Budget(_Frozen):
-    """The most that may be charged, in all and per day (UTC); without one there is no limit."""
+    """The most that may be charged, in all and per day of the deployment's time zone.
+
+    Without one there is no limit.
+    """
 
     total_micros: Allowance | None = Field(default=None, alias="total")
     daily_micros: Allowance | None = Field(default=None, alias="daily")
@@ -157,6 +161,11 @@ class AdFields(_Frozen):
 
 class Ad(AdFields, _Identified):
     """An ad as the catalogue keeps it."""
+
+    @cached_property
+    def marked(self) -> MarkedAd:
+        """As it may stand in an answer; made once, as a request needs hundreds of them."""
+        return MarkedAd(self.ad_id, self.title)
 
     @classmethod
     def identified(cls, ad_id: str, fields: AdFields) -> Self:

@@ -22,8 +22,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
+from typing import NamedTuple
 
-from models.contract.markers import MarkedAd, ambiguous_titles
+from models.contract.markers import ambiguous_titles
 from service.auction.ad import Ad, Budget
 from service.auction.advertiser import Advertiser
 from service.auction.pacing import Pace
@@ -69,11 +70,11 @@ class AdvertiserRecord:
 NEVER_ENTERED = AdvertiserRecord()
 
 
-@dataclass(frozen=True, slots=True)
-class AdRecord:
+class AdRecord(NamedTuple):
     """An ad with what was taken from its budget so far, and on the day of the request.
 
-    shown_count: how often the user was shown it in the deployment's window.
+    shown_count: how often the user was shown it in the deployment's window. A NamedTuple, since a
+    request makes hundreds of them, in a third of a frozen dataclass's time.
     """
 
     ad: Ad
@@ -92,10 +93,17 @@ class AdRecord:
 
     def can_pay(self, price_micros: int) -> bool:
         """Whether all budgets, the ad's and its advertiser's, still cover `price_micros`."""
-        return all(
-            (budget.total_micros is None or total + price_micros <= budget.total_micros)
-            and (budget.daily_micros is None or today + price_micros <= budget.daily_micros)
-            for budget, total, today in self._purses()
+        payer = self.advertiser
+        return _covers(
+            self.ad.budget, self.spent_total_micros, self.spent_today_micros, price_micros
+        ) and (
+            payer.advertiser is None
+            or _covers(
+                payer.advertiser.budget,
+                payer.spent_total_micros,
+                payer.spent_today_micros,
+                price_micros,
+            )
         )
 
     def may_go_on(self, pace: Pace) -> bool:
@@ -174,7 +182,7 @@ def decide(
             excluded.append(Excluded(bid.ad_id, reason or Exclusion.UNKNOWN))
         else:
             eligible.append(EligibleAd(record.ad, bid.bid_micros))
-    ambiguous = ambiguous_titles([MarkedAd(e.ad.ad_id, e.ad.title) for e in eligible])
+    ambiguous = ambiguous_titles([e.ad.marked for e in eligible])
     excluded += [
         Excluded(e.ad.ad_id, Exclusion.INVALID_TITLE) for e in eligible if e.ad.ad_id in ambiguous
     ]
@@ -186,9 +194,19 @@ def candidate_order(offers: Sequence[EligibleAd], salt: bytes) -> list[EligibleA
 
     salt: up to 64 bytes; the same salt keeps the order, which lets the engine reuse its cache.
     """
-    return sorted(
-        offers,
-        key=lambda offer: hashlib.blake2b(offer.ad.ad_id.encode(), key=salt).digest(),
+    return sorted(offers, key=lambda offer: _place(offer.ad.ad_id, salt))
+
+
+@lru_cache(maxsize=16_384)
+def _place(ad_id: str, salt: bytes) -> bytes:
+    return hashlib.blake2b(ad_id.encode(), key=salt).digest()
+
+
+def _covers(budget: Budget, total_micros: int, today_micros: int, price_micros: int) -> bool:
+    """Whether `budget` has `price_micros` left, after so much was taken from it."""
+    total, daily = budget.total_micros, budget.daily_micros
+    return (total is None or total_micros + price_micros <= total) and (
+        daily is None or today_micros + price_micros <= daily
     )
 
 

@@ -5,11 +5,12 @@ Keys, in the catalogue's hash slot:
     {ns}:shown_ads:<response_id>  hash of ad_id to `[advertiser_id, landing_url]` as JSON; kept
                                   longer than its charges can be made
     {ns}:landings                 hash of ad_id to the landing page that it was last shown with
-    {ns}:parked:<response_id>     hash of ad_id to its click token, until the answer is recorded
+    {ns}:parked:<response_id>     set of the ads that were clicked before the answer was recorded
 
 The first says that the answer was recorded, and for whom the ad was in it. The second lets old
 links lead somewhere when the ad is deleted and the answer forgotten. The third keeps the clicks on
-an answer that is still being written. None holds a user.
+an answer that is still being written; `Ledger.charge_all` takes them when it is recorded. None
+holds a user.
 """
 
 import json
@@ -36,16 +37,13 @@ for id, shown in pairs(cjson.decode(ARGV[2])) do
   redis.call('HSET', KEYS[2], id, shown[2])
 end
 redis.call('EXPIRE', KEYS[1], ARGV[1])
-local parked = redis.call('HVALS', KEYS[3])
-redis.call('DEL', KEYS[3])
-return parked
 """
 
 _PARK = """
 local shown = redis.call('HGET', KEYS[1], ARGV[1])
 if shown then return shown end
-redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
-redis.call('EXPIRE', KEYS[2], ARGV[3])
+redis.call('SADD', KEYS[2], ARGV[1])
+redis.call('EXPIRE', KEYS[2], ARGV[2])
 """
 
 
@@ -68,15 +66,11 @@ class ClickTargets:
         self._remembered: OrderedDict[str, str] = OrderedDict()
 
     def write(self, redis: Redis, response_id: str, ads: Sequence[Ad]) -> None:
-        """Put the command that keeps the shown `ads` on a pipeline; none where there are no ads.
-
-        It gives the tokens of clicks that were parked by then, for `settle_parked`.
-        """
+        """Put the command that keeps the shown `ads` on a pipeline; none where there are no ads."""
         if not ads:
             return
         shown = {ad.ad_id: (ad.advertiser_id, ad.landing_url) for ad in ads}
-        shown_key, parked_key = self._shown_key(response_id), self._parked_key(response_id)
-        keys = (shown_key, f"{self._prefix}landings", parked_key)
+        keys = (self._shown_key(response_id), f"{self._prefix}landings")
         redis.eval(_WRITE, len(keys), *keys, self._ttl_s, json.dumps(shown))
         for ad in ads:
             self._remember(ad.ad_id, ad.landing_url)
@@ -99,14 +93,14 @@ class ClickTargets:
             self._remember(ad_id, landing_url)
         return ClickTarget(landing_url, advertiser_id)
 
-    async def park(self, response_id: str, ad_id: str, token: str) -> str | None:
+    async def park(self, response_id: str, ad_id: str) -> str | None:
         """Keep a click until its answer is recorded. Raises StoreUnavailable.
 
         Where it is recorded already, nothing is kept, and whose ad it was is returned.
         """
-        keys = (self._shown_key(response_id), self._parked_key(response_id))
+        keys = (self._shown_key(response_id), self.parked_key(response_id))
         shown: bytes | None = await self._store.run(
-            lambda redis: redis.eval(_PARK, len(keys), *keys, ad_id, token, _PARKED_S)
+            lambda redis: redis.eval(_PARK, len(keys), *keys, ad_id, _PARKED_S)
         )
         advertiser_id: str | None = json.loads(shown)[0] if shown else None
         return advertiser_id
@@ -124,7 +118,8 @@ class ClickTargets:
     def _shown_key(self, response_id: str) -> str:
         return f"{self._prefix}shown_ads:{response_id}"
 
-    def _parked_key(self, response_id: str) -> str:
+    def parked_key(self, response_id: str) -> str:
+        """Where the clicks on an answer wait for its record: a set of ad ids."""
         return f"{self._prefix}parked:{response_id}"
 
 

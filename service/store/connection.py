@@ -11,23 +11,21 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio import Redis
+from redis.exceptions import ClusterDownError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.settings import StoreSettings
+from service.store.client import MAX_COMMANDS, open_client
 from service.store.embedded import run_embedded
+from service.store_url import StoreUrl
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_MAX_CONNECTIONS = 128
-_AWAY = (RedisConnectionError, RedisTimeoutError, OSError, TimeoutError)
+_AWAY = (RedisConnectionError, RedisTimeoutError, ClusterDownError, OSError, TimeoutError)
 
 
 class StoreUnavailable(Exception):
@@ -60,12 +58,13 @@ class Breaker:
 
 
 class Store:
-    """A connected store. `timeout_s` bounds every command, the wait for a connection included."""
+    """A connected store. `timeout_s` bounds every command, the wait for its turn included."""
 
     def __init__(self, redis: Redis, breaker: Breaker, timeout_s: float) -> None:
         self._redis = redis
         self._breaker = breaker
         self._timeout_s = timeout_s
+        self._places = asyncio.Semaphore(MAX_COMMANDS)
 
     @property
     def is_up(self) -> bool:
@@ -96,7 +95,7 @@ class Store:
 
     async def _try(self, command: Callable[[Redis], Awaitable[T]]) -> T:
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self._timeout_s), self._places:
                 result = await command(self._redis)
         except _AWAY as away:
             self._breaker.failed()
@@ -111,53 +110,30 @@ class Store:
         return result
 
 
-def connect(url: str, timeout_s: float) -> Redis:
-    """A client that never retries by itself and never waits longer than `timeout_s`.
-
-    Raises ValueError where `url` is none of redis://, rediss://, unix://.
-    """
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=_MAX_CONNECTIONS,
-        timeout=timeout_s,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        retry=Retry(NoBackoff(), 0),
-        protocol=2,
-    )
-    return Redis.from_pool(pool)
-
-
 @asynccontextmanager
 async def open_store(
     settings: StoreSettings, state_dir: Path, progress: Callable[[str], None]
 ) -> AsyncGenerator[Store]:
     """The store that the settings name, or a Valkey of our own with its data in `state_dir`.
 
-    A store that is away is no error here: commands fail until it is back. Raises ValueError for a
-    URL that names no Redis, EmbeddedError where Valkey cannot be started here.
+    A store that is away is no error here: commands fail until it is back. Raises StoreUrlError for
+    a URL or an option of it that is wrong, EmbeddedError where Valkey cannot be started here.
     """
     timeout_s = settings.timeout_ms / 1000
     async with AsyncExitStack() as stack:
-        url = settings.url
-        if url is None:
+        address = settings.url
+        if address is None:
             progress("starting the ad store (Valkey)")
-            url = await stack.enter_async_context(
+            address = await stack.enter_async_context(
                 run_embedded(state_dir / "valkey", settings.fsync)
             )
-        redis = connect(url, timeout_s)
-        stack.push_async_callback(redis.aclose)
+        url, key = StoreUrl.parse(address), f"{{{settings.namespace}}}"
+        redis = await stack.enter_async_context(open_client(url, timeout_s, key))
         store = Store(redis, Breaker(settings.breaker_failures), timeout_s)
         try:
             await store.ping()
         except StoreUnavailable:
-            progress(f"the ad store at {_place(url)} does not answer: no ads until it does")
+            progress(f"the ad store at {url} does not answer: no ads until it does")
         watcher = asyncio.create_task(store.watch(settings.breaker_cooldown_ms / 1000))
         stack.callback(watcher.cancel)
         yield store
-
-
-def _place(url: str) -> str:
-    """Where a URL points, without its password."""
-    parts = urlsplit(url)
-    return f"{parts.hostname}:{parts.port or 6379}" if parts.hostname else parts.path

@@ -18,6 +18,7 @@ the answer promised: a click on it is still charged. An ad that was removed has 
 A charge that a budget refused leaves no trace, so it can succeed once the budget is topped up.
 """
 
+import json
 from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,11 +27,11 @@ from operator import methodcaller
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError
 
 from service.auction.charge import Event, charge_id
-from service.store.charge_script import CHARGE, CHARGE_SHA1
+from service.store.charge_script import CHARGE, CHARGE_ALL
 from service.store.connection import Store
+from service.store.counters import KEPT_S
 
 NO_LIMITS = (None, None, None, None)
 _PAGE = 1_000
@@ -127,35 +128,28 @@ class Ledger:
     async def charge(self, request: ChargeRequest) -> Charged:
         """Charge for one event, once. In time: whether a token has expired is not asked here."""
         keys, arguments = self._keys(request), _arguments(request)
+        raw = await self._store.run(lambda redis: CHARGE.run(redis, keys, *arguments))
+        return _outcome(request, raw)
 
-        async def run(redis: Redis) -> Any:
-            try:
-                return await redis.evalsha(CHARGE_SHA1, len(keys), *keys, *arguments)
-            except NoScriptError:  # the server has been started since
-                return await redis.eval(CHARGE, len(keys), *keys, *arguments)
+    def charge_all(
+        self, redis: Redis, requests: Sequence[ChargeRequest], parked_key: str | None = None
+    ) -> Awaitable[Any]:
+        """The command that charges for several events of one answer, at one time of one day.
 
-        return self.outcome(request, await self._store.run(run))
-
-    def command(self, redis: Redis, request: ChargeRequest) -> Awaitable[Any]:
-        """The command that charges; on a pipeline it travels with others.
-
-        `outcome` reads what the pipeline gives for it.
+        On a pipeline it travels with others, and happens with all of them or not at all.
+        parked_key: a set of ad ids; only the ads in it are charged for, and are taken out.
+        `states` reads what the pipeline gives for it.
         """
-        keys = self._keys(request)
-        return redis.eval(CHARGE, len(keys), *keys, *_arguments(request))
+        keys = self._keys(requests[0])
+        if parked_key is not None:
+            keys = (*keys, parked_key)
+        arguments = [list(map(str, _arguments(request))) for request in requests]
+        return redis.eval(CHARGE_ALL, len(keys), *keys, json.dumps(arguments))
 
-    def outcome(self, request: ChargeRequest, raw: Sequence[bytes]) -> Charged:
-        """What `command` has done."""
-        state = ChargeState(raw[0].decode())
-        if state is ChargeState.BUDGET_EXHAUSTED:
-            return Charged(state)
-        if state is ChargeState.CHARGED:
-            made = charge_id(request.response_id, request.ad_id)
-            return Charged(state, made, request.price_micros)
-        recorded, client_event_id = _recorded(raw[1])
-        if request.client_event_id is None or client_event_id != request.client_event_id:
-            return Charged(state)
-        return Charged(state, recorded.charge_id, recorded.amount_micros, replayed=True)
+    @staticmethod
+    def states(raw: Sequence[Sequence[bytes]]) -> dict[str, ChargeState]:
+        """What became of the charges that `charge_all` tried, by ad."""
+        return {ad_id.decode(): ChargeState(state.decode()) for ad_id, state in raw}
 
     async def charges(self, response_id: str) -> Mapping[str, Recorded]:
         """The charges for an answer's ads, by ad; none once their records are forgotten."""
@@ -220,6 +214,19 @@ def as_entry(raw: Any) -> LedgerEntry:
     )
 
 
+def _outcome(request: ChargeRequest, raw: Sequence[bytes]) -> Charged:
+    state = ChargeState(raw[0].decode())
+    if state is ChargeState.BUDGET_EXHAUSTED:
+        return Charged(state)
+    if state is ChargeState.CHARGED:
+        made = charge_id(request.response_id, request.ad_id)
+        return Charged(state, made, request.price_micros)
+    recorded, client_event_id = _recorded(raw[1])
+    if request.client_event_id is None or client_event_id != request.client_event_id:
+        return Charged(state)
+    return Charged(state, recorded.charge_id, recorded.amount_micros, replayed=True)
+
+
 def _limits(text: str) -> tuple[int | None, ...]:
     return tuple(int(limit) if limit else None for limit in text.split(","))
 
@@ -240,6 +247,7 @@ def _arguments(request: ChargeRequest) -> tuple[str | int, ...]:
         request.dedupe_ttl_s,
         _METRICS[request.event],
         f"{request.at.hour:02}",
+        KEPT_S,
     )
 
 

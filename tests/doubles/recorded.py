@@ -3,11 +3,10 @@
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import httpx
 from fastapi import FastAPI
-from prometheus_client import Counter
 
 from models.contract.prompt import Turn
 from models.contract.reading import Segment, SegmentKind
@@ -19,7 +18,10 @@ from service.auction.charge import first_price
 from service.auction.click_token import ClickTerms, sign
 from service.auction.eligibility import Bid, EligibleAd, Excluded, Exclusion
 from service.auction.signing_key import SigningKey, SigningKeys
+from service.metrics import Metrics, create_metrics
 from service.receipt import build_receipt, pseudonym, sign_receipt
+from service.record import charges
+from service.services import Services
 from service.settings import Settings
 from service.store.catalog import Catalog
 from service.store.click_targets import ClickTargets
@@ -32,11 +34,8 @@ KEY = SigningKey("k1", b"1" * 32)
 BROWSER = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"}
 
 
-@dataclass
-class ClickMetrics:
-    """The collectors that clicks need."""
-
-    clicks: Counter
+class ClickMetrics(Metrics):
+    """The service's collectors, and what they say of clicks."""
 
     def seen(self) -> dict[str, int]:
         """How many clicks had which outcome."""
@@ -46,6 +45,11 @@ class ClickMetrics:
             for sample in samples
             if sample.name.endswith("_total")
         }
+
+    def spent_micros(self, event: str) -> float:
+        """What was charged for events of this kind."""
+        labels = {"event": event}
+        return self.registry.get_sample_value("llm_auction_spend_micros_total", labels) or 0
 
 
 @dataclass
@@ -95,29 +99,25 @@ class Accounts:
         ]
         return response_id, [sign(term, self.signing.current) for term in terms]
 
-    async def record(
-        self, answer: Answer, now: datetime, user_id: str | None = None
-    ) -> list[bytes]:
-        """Keep what `answer` leaves behind; the tokens of clicks that came before."""
+    async def record(self, answer: Answer, now: datetime, user_id: str | None = None) -> None:
+        """Keep what `answer` leaves behind, and charge the clicks that came before."""
         user = None if user_id is None else pseudonym(user_id, self.secret)
-        receipt = build_receipt(
-            _ask(answer, now, user_id),
-            answer,
-            "chat",
-            self.secret,
-            self.settings.receipts.with_text,
-        )
+        with_text = self.settings.receipts.with_text
+        ask = _ask(answer, now, user_id)
+        receipt = build_receipt(ask, answer, "chat", self.secret, with_text)
         ads = [part.offer.ad for part in answer.ads]
+        requests = charges(answer, now, cast(Services, self))
+        parked_key = self.click_targets.parked_key(answer.response_id)
 
         def also(redis: Any) -> None:
+            self.ledger.charge_all(redis, requests, parked_key)
             self.click_targets.write(redis, answer.response_id, ads)
             if user is not None:
                 ad_ids = [ad.ad_id for ad in ads]
                 self.showings.command(redis, user, answer.response_id, ad_ids, now)
 
         signed = sign_receipt(receipt, self.signing.current)
-        parked, *_ = await self.receipts.save(answer.response_id, signed, user, now, also)
-        return list(parked)
+        await self.receipts.save(answer.response_id, signed, user, now, also)
 
 
 def click_client(parts: Accounts) -> httpx.AsyncClient:
@@ -146,7 +146,7 @@ def accounts(store: Store, namespace: str, **settings: Any) -> Accounts:
         click_targets=ClickTargets(store, namespace, read.auction.charge_ttl_s),
         showings=Showings(store, namespace, read.auction.frequency_window_s),
         signing=SigningKeys(KEY, (KEY,)),
-        metrics=ClickMetrics(Counter("clicks", "Clicks", ["outcome"], registry=None)),
+        metrics=ClickMetrics(**vars(create_metrics())),
     )
 
 

@@ -20,13 +20,16 @@ from models.engine.interface import (
 )
 from service.answer import AdPart, Answer, Ask, TextPart
 from service.auction.ad import Ad
+from service.auction.click_token import read
 from service.auction.eligibility import Bid
+from service.click import ClickOutcome, settle_or_park
 from service.errors import ModelUnavailable, Overloaded, ProblemError, PromptTooLarge
 from service.respond import respond
 from service.services import Services
-from service.settings import StoreSettings
+from service.settings import AuctionSettings, StoreSettings
 from service.store.catalog import Catalog
 from service.store.connection import Store, open_store
+from service.store.receipts import Receipts
 
 
 def ad(number: int, title: str) -> Ad:
@@ -108,6 +111,18 @@ class TestInsertions:
         assert [part.offer.ad.ad_id for part in answer.ads] == ["Ad-3"]
         assert {fault.kind for fault in answer.faults} == {"duplicate", "over_limit"}
 
+    async def test_charged_impressions_are_measured_with_what_they_cost(self, store: Store) -> None:
+        engine = ScriptedEngine(["Try @Swift Shoes@[Ad-1]."])
+        auction = AuctionSettings(event="impression", pctr=0.5)
+        having = scripted_services(store, engine, auction=auction)
+        value = having.metrics.registry.get_sample_value
+        for _ in range(2):  # the second is the same answer again: charged once
+            await run(ask(response_id="resp_" + "1" * 32), having)
+        assert value("llm_auction_spend_micros_total", {"event": "impression"}) == 625_000
+        for state in ("charged", "duplicate"):
+            labels = {"event": "impression", "state": state}
+            assert value("llm_auction_charges_total", labels) == 1
+
     async def test_one_generation_per_answer(self, store: Store) -> None:
         engine = ScriptedEngine(["Fine."])
         await run(ask(), scripted_services(store, engine))
@@ -151,6 +166,52 @@ class TestEnds:
             await run(ask(), having)
         assert raised.value.status == status
         assert having.life.is_engine_dead is isinstance(error, EngineDead)
+
+
+class Died(Exception):
+    """The process, at this point."""
+
+
+class DyingReceipts(Receipts):
+    """Dies with the transaction that records an answer: just before it, or just after."""
+
+    def __init__(self, store: Store, dies_before: bool) -> None:
+        super().__init__(store, "test", 3_600)
+        self.dies_before = dies_before
+
+    async def save(self, *arguments: Any) -> None:
+        if not self.dies_before:
+            await super().save(*arguments)
+        raise Died
+
+
+class TestClicksWhileTheAnswerIsWritten:
+    @pytest.mark.parametrize("dies_before", [True, False])
+    async def test_are_charged_with_the_record_or_not_at_all(
+        self, store: Store, dies_before: bool
+    ) -> None:
+        response_id = f"resp_{8 + dies_before:032}"
+        engine = ScriptedEngine(["Try @Swift Shoes@[Ad-1]", " or @Third@[Ad-3]."])
+        having = scripted_services(store, engine)
+        having = replace(having, receipts=DyingReceipts(store, dies_before))
+        parked = []
+
+        async def answer_and_click() -> None:
+            async for part in respond(ask(response_id=response_id), having):
+                if isinstance(part, AdPart) and part.offer.ad.ad_id == "Ad-1":
+                    terms = read(part.token or "", having.signing)
+                    target = await having.click_targets.find(response_id, "Ad-1")
+                    parked.append(await settle_or_park(terms, target, having, datetime.now(UTC)))
+
+        with pytest.raises(Died):
+            await answer_and_click()
+        assert [settled.outcome for settled in parked] == [ClickOutcome.PARKED]
+        made = [
+            (entry.ad_id, entry.price_micros, entry.position)
+            async for entry in having.ledger.entries()
+            if entry.response_id == response_id
+        ]
+        assert made == ([] if dies_before else [("Ad-1", 1_250_000, 1)])
 
 
 class TestPrompt:

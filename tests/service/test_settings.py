@@ -27,17 +27,55 @@ def test_redis_url_is_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings().store.url == "redis://here:6379"
 
 
+@pytest.mark.parametrize(
+    ("url", "with_password"),
+    [
+        ("redis://store:6379/0", "redis://:p%40ss%2F1@store:6379/0"),
+        ("redis+sentinel://s1,s2/main", "redis+sentinel://:p%40ss%2F1@s1,s2/main"),
+    ],
+)
+def test_the_stores_password_may_come_in_a_file(
+    url: str, with_password: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "password").write_text("p@ss/1\n")
+    monkeypatch.setenv("REDIS_URL", url)
+    monkeypatch.setenv("LLM_AUCTION_STORE__PASSWORD_FILE", str(tmp_path / "password"))
+    assert load_settings().store.url == with_password
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("redis://:x@store", "already"),
+        ("redis://store", "cannot be read"),
+        (None, "needs the url"),
+    ],
+)
+def test_a_password_file_that_cannot_be_used_is_told(
+    url: str | None, told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingsError, match=told):
+        load_settings({"store": {"url": url, "password_file": tmp_path / "none"}})
+
+
 def test_all_errors_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "HTTP__PORT": "70000",
         "HTTP__PROT": "1",
+        "LIMITS__DEADLINE_MS": "600001",
         "LIMIT__MAX_REQUESTS": "1",
         "ENGINE__KIND": "llama",
     }.items():
         monkeypatch.setenv(f"LLM_AUCTION_{name}", value)
     with pytest.raises(SettingsError) as wrong:
         load_settings()
-    for place in ("http.port", "http.prot", "LLM_AUCTION_LIMIT__MAX_REQUESTS", "engine.kind"):
+    for place in (
+        "http.port",
+        "http.prot",
+        "limits.deadline_ms",
+        "LLM_AUCTION_LIMIT__MAX_REQUESTS",
+        "engine.kind",
+    ):
         assert place in str(wrong.value)
 
 

@@ -1,4 +1,4 @@
-"""The signing keys' file: made once, private, read strictly, rotated by hand."""
+"""The files of keys and secret: made once, private, read strictly, shared and rotated by hand."""
 
 import threading
 from pathlib import Path
@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from service import signing
-from service.signing import FILE_NAME, SigningKeysError, load_keys, new_line
+from service.signing import (
+    FILE_NAME,
+    SECRET_FILE_NAME,
+    SigningKeysError,
+    load_keys,
+    load_secret,
+    load_secrets,
+    new_line,
+)
 
 
 def test_the_first_start_makes_a_private_key_and_later_ones_keep_it(tmp_path: Path) -> None:
@@ -91,3 +99,44 @@ def test_a_wrong_file_says_where_and_shows_no_secret(
         load_keys(tmp_path)
     assert "0f0f" not in str(wrong.value)
     assert wrong.value.__cause__ is None
+
+
+class TestSecret:
+    def test_is_made_once_and_private(self, tmp_path: Path) -> None:
+        first = load_secret(tmp_path / "state")
+        assert len(first) == 32
+        assert load_secret(tmp_path / "state") == first
+        assert (tmp_path / "state" / SECRET_FILE_NAME).stat().st_mode & 0o777 == 0o600
+        assert load_secret(tmp_path / "other") != first
+
+    @pytest.mark.parametrize("content", [b"\xab" * 32, b"ab" * 32, b"  AB" + b"ab" * 31 + b"\n"])
+    def test_of_a_named_file_is_bytes_or_hex(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "named").write_bytes(content)
+        assert load_secret(tmp_path, tmp_path / "named") == b"\xab" * 32
+        assert not (tmp_path / SECRET_FILE_NAME).exists()
+
+    @pytest.mark.parametrize("content", [b"", b"secret", b"ab" * 31, b"\xab" * 33, b"xy" * 32])
+    def test_of_any_other_length_is_refused_and_not_shown(
+        self, tmp_path: Path, content: bytes
+    ) -> None:
+        (tmp_path / SECRET_FILE_NAME).write_bytes(content)
+        with pytest.raises(SigningKeysError, match="must hold 32 bytes, or 64 hex") as wrong:
+            load_secret(tmp_path)
+        assert "abab" not in str(wrong.value)
+        assert wrong.value.__cause__ is None
+
+
+def test_hosts_with_the_same_files_share_keys_and_secret(tmp_path: Path) -> None:
+    first = load_secrets(tmp_path / "first")
+    files = (tmp_path / "first" / FILE_NAME, tmp_path / "first" / SECRET_FILE_NAME)
+    assert load_secrets(tmp_path / "second", *files) == first
+    assert not (tmp_path / "second").exists()
+    assert first.deployment.hex() not in repr(first)
+
+
+def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("nonsense")
+    with pytest.raises(SigningKeysError) as wrong:
+        load_secrets(tmp_path, tmp_path / "keys", tmp_path / "nowhere")
+    assert "keys, line 1" in str(wrong.value)
+    assert "nowhere cannot be read (No such file" in str(wrong.value)

@@ -36,6 +36,10 @@ class TestKeys:
         with pytest.raises(KeysFileError):
             read_keys(file)
 
+    def test_a_file_that_cannot_be_read_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(KeysFileError, match="keys cannot be read"):
+            read_keys(tmp_path / "keys")
+
 
 class TestScopes:
     def test_admin_covers_everything_and_respond_only_answers(self) -> None:

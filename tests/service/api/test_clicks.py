@@ -79,6 +79,7 @@ class TestFollow:
         assert [answer.headers["location"] for answer in answers] == [PAGE] * 3
         assert await charged(parts) == [250_000]
         assert parts.metrics.seen() == {"charged": 1, "duplicate": 2}
+        assert parts.metrics.spent_micros("click") == 250_000
 
     async def test_clicks_at_the_same_time_are_charged_once(
         self, parts: Accounts, ad: Ad, http: httpx.AsyncClient
@@ -114,6 +115,7 @@ class TestFollow:
         assert [answer.headers["location"] for answer in answers] == [PAGE] * 2
         assert await charged(parts) == [600_000]
         assert parts.metrics.seen() == {"charged": 1, "budget_exhausted": 1}
+        assert parts.metrics.spent_micros("click") == 600_000
 
     async def test_the_price_is_the_answers_whatever_the_ad_has_become(
         self, parts: Accounts, ad: Ad, make_ad: Callable[..., Ad], http: httpx.AsyncClient

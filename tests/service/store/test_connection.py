@@ -144,3 +144,15 @@ async def test_a_url_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="redis://"):
         async with open_store(settings, tmp_path, print):
             pass
+
+
+async def test_more_commands_than_connections_wait_for_their_turn(
+    store: Store, namespace: str
+) -> None:
+    def count(redis: Redis) -> Awaitable[int]:
+        return redis.incr(namespace)
+
+    counted = await asyncio.gather(*(store.run(count) for _ in range(1_000)))
+    assert sorted(counted) == list(range(1, 1_001))
+    clients = await store.run(lambda redis: redis.info("clients"))
+    assert clients["connected_clients"] <= 130

@@ -272,20 +272,48 @@ class TestManyAtOnce:
         assert await taken("spent:advertisers:total") == {"adv-1": UNIT}
 
 
-async def test_on_a_pipeline_it_travels_with_others(
+async def test_an_answers_charges_travel_on_a_pipeline(
     ledger: Ledger, store: Store, namespace: str, enter_ad: EnterAd
 ) -> None:
     await enter_ad()
+    await enter_ad("Ad-2", budget={"total": "0.5"})
+    await enter_ad("Ad-3")
+    requests = [replace(REQUEST, ad_id=f"Ad-{number}", position=number) for number in (1, 2, 3)]
 
-    async def run(redis: Any) -> list[Any]:
-        pipeline = redis.pipeline(transaction=False)
+    async def run(redis: Any) -> None:
+        pipeline = redis.pipeline(transaction=True)
         pipeline.set(f"{{{namespace}}}:other", 1)
-        ledger.command(pipeline, REQUEST)
-        return list(await pipeline.execute())
+        ledger.charge_all(pipeline, requests)
+        await pipeline.execute()
 
-    raw = (await store.run(run))[1]
-    assert ledger.outcome(REQUEST, raw).state is ChargeState.CHARGED
-    assert len(await all_entries(ledger)) == 1
+    for _ in range(2):
+        await store.run(run)
+    made = [(entry.ad_id, entry.position) for entry in await all_entries(ledger)]
+    assert made == [("Ad-1", 1), ("Ad-3", 3)]
+
+
+async def test_only_what_is_parked_is_charged_where_that_is_asked(
+    ledger: Ledger, store: Store, namespace: str, enter_ad: EnterAd
+) -> None:
+    await enter_ad()
+    await enter_ad("Ad-2")
+    requests = [replace(REQUEST, ad_id=f"Ad-{number}") for number in (1, 2)]
+    parked = f"{{{namespace}}}:parked:resp_1"
+    await store.run(lambda redis: redis.sadd(parked, "Ad-2"))
+    await store.run(lambda redis: ledger.charge_all(redis, requests, parked))
+    assert [entry.ad_id for entry in await all_entries(ledger)] == ["Ad-2"]
+    assert not await store.run(lambda redis: redis.exists(parked))
+
+
+async def test_counts_of_a_day_without_answers_go_too(
+    charge: Charge, store: Store, namespace: str, enter_ad: EnterAd
+) -> None:
+    await enter_ad()
+    await charge()
+    for name in ("count:2030-05-17", "count:hour:2030-05-17"):
+        key = f"{{{namespace}}}:{name}"
+        left_s = await store.run(lambda redis, key=key: redis.ttl(key))
+        assert 366 * 86_400 < left_s <= 400 * 86_400
 
 
 async def test_a_server_that_forgot_its_scripts_is_told_them_again(

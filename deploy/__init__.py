@@ -1,0 +1,1 @@
+"""How the service is run for real: containers, Kubernetes, Ray, and what watches over it."""

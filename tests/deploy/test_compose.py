@@ -1,0 +1,75 @@
+"""deploy/compose.yaml: read by the service as meant, and closed to other machines by default."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from service.settings import Settings
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+SERVICES: dict[str, Any] = COMPOSE["services"]
+_VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
+
+
+def defaulted(text: str) -> str:
+    """`text` with each variable's default."""
+    return _VARIABLE.sub(r"\2", text)
+
+
+@pytest.mark.parametrize("name", ["service-cpu", "service-gpu"])
+class TestService:
+    def test_its_settings_are_understood(
+        self, name: str, settings_of: Callable[[Mapping[str, str]], Settings], secrets_dir: Path
+    ) -> None:
+        environment = SERVICES[name]["environment"]
+        settings = settings_of({key: defaulted(value) for key, value in environment.items()})
+        password = (secrets_dir / "store_password").read_text().strip()
+        assert settings.store.url == f"redis://:{password}@store:6379/0"
+
+    def test_a_stop_outlasts_the_drain(self, name: str) -> None:
+        assert int(SERVICES[name]["stop_grace_period"].rstrip("s")) > Settings().http.drain_s + 10
+
+    def test_its_profile_is_its_own(self, name: str) -> None:
+        assert SERVICES[name]["profiles"] == [name.removeprefix("service-")]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+class TestEveryService:
+    def test_has_no_privileges_and_a_read_only_root(self, name: str) -> None:
+        service = SERVICES[name]
+        assert service["read_only"]
+        assert service["cap_drop"] == ["ALL"]
+        assert "no-new-privileges:true" in service["security_opt"]
+
+    def test_is_published_on_loopback_alone(self, name: str) -> None:
+        for port in SERVICES[name].get("ports", ()):
+            assert defaulted(port).startswith("127.0.0.1:")
+
+    def test_has_the_files_and_secrets_that_it_mounts(self, name: str, secrets_dir: Path) -> None:
+        for volume in SERVICES[name].get("volumes", ()):
+            source = volume.split(":")[0]
+            assert source in COMPOSE["volumes"] or (DEPLOY / source).exists()
+        for secret in SERVICES[name].get("secrets", ()):
+            assert (secrets_dir / Path(COMPOSE["secrets"][secret]["file"]).name).stat().st_mode & 4
+
+
+@pytest.mark.skipif(shutil.which("docker-compose") is None, reason="docker-compose is missing")
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_compose_understands_it(profile: str) -> None:
+    run = subprocess.run(
+        ["docker-compose", "config", "--quiet"],
+        cwd=DEPLOY,
+        env={**os.environ, "COMPOSE_PROFILES": profile},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert run.returncode == 0, run.stderr

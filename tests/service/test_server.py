@@ -1,0 +1,42 @@
+"""A start that fails: told in a sentence, before anything is prepared."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service import server
+from service.settings import load_settings
+
+
+@pytest.mark.parametrize(
+    ("group", "told"),
+    [
+        ({"signing": {"keys_file": "wrong", "secret_file": "wrong"}}, ["line 1", "64 hex digits"]),
+        ({"signing": {"keys_file": "nowhere"}}, ["nowhere cannot be read (No such file"]),
+        ({"auth": {"keys_file": "wrong"}}, ["wrong, line 1"]),
+        ({"store": {"url": "rediss://h?ssl_ca_certs=nowhere"}}, ["nowhere is not a file"]),
+    ],
+)
+def test_wrong_files_are_told(
+    group: dict[str, dict[str, str]],
+    told: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(server, "configure_logs", lambda level: None)
+    (tmp_path / "wrong").write_text("nonsense\n")
+    overrides: dict[str, Any] = {
+        "engine": {"kind": "remote", "url": "http://127.0.0.1:1"},
+        "http": {"port": 0},
+        "state_dir": tmp_path / "state",
+        **group,
+    }
+    assert server.run(load_settings(overrides)) == 1
+    said = capsys.readouterr().err
+    assert "Not started" in said
+    for words in told:
+        assert words in " ".join(said.split())
+    assert "Traceback" not in said

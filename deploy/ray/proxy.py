@@ -2,9 +2,9 @@
 
     RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=deploy.ray.proxy:middlewares ray start …
 
-Of a replica that dies with requests under way, Ray tells their callers no more than 500 in plain
-text. The service's own errors are problem details, which pass. An answer that had begun to stream
-ends where it is, as its status has been sent.
+For a replica that dies with requests under way Ray's proxy sends nothing at all, so that its server
+makes a bare 500 of it. An answer that had begun to stream ends where it is, as its status has been
+sent.
 """
 
 from starlette.datastructures import Headers
@@ -18,34 +18,26 @@ _RETRY_AFTER_MS = 1_000
 
 
 class ReplicaLost:
-    """ASGI middleware that turns Ray's plain 500 into a 503 that says to ask again."""
+    """ASGI middleware: where no answer was begun, a 503 that says to ask again."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_lost = False
+        is_begun = False
 
-        async def send_clearly(message: Message) -> None:
-            nonlocal is_lost
-            is_lost = is_lost or _is_plain_500(message)
-            if not is_lost:
-                await send(message)
+        async def watched_send(message: Message) -> None:
+            nonlocal is_begun
+            is_begun = True
+            await send(message)
 
-        await self.app(scope, receive, send_clearly)
-        if is_lost:
+        await self.app(scope, receive, watched_send)
+        if scope["type"] == "http" and not is_begun:
             lost = Unavailable(
                 "The replica that was answering is gone; ask again", retry_after_ms=_RETRY_AFTER_MS
             )
-            await problem_response(lost, Headers(scope=scope).get("x-request-id"))(
-                scope, receive, send
-            )
-
-
-def _is_plain_500(message: Message) -> bool:
-    if message["type"] != "http.response.start" or message["status"] != 500:
-        return False
-    return Headers(raw=message["headers"]).get("content-type", "").startswith("text/plain")
+            request_id = Headers(scope=scope).get("x-request-id")
+            await problem_response(lost, request_id)(scope, receive, send)
 
 
 def middlewares() -> list[Middleware]:

@@ -8,17 +8,20 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from deploy.ray.proxy import ReplicaLost
 
 
-def proxy(response: Response) -> httpx.AsyncClient:
+def proxy(response: Response | None) -> httpx.AsyncClient:
+    """A proxy whose replica answers, or is lost."""
+
     async def answer(scope, receive, send):  # type: ignore[no-untyped-def]
         await Request(scope, receive).body()
-        await response(scope, receive, send)
+        if response is not None:
+            await response(scope, receive, send)
 
     transport = httpx.ASGITransport(ReplicaLost(answer))
     return httpx.AsyncClient(transport=transport, base_url="http://test")
 
 
 async def test_a_lost_replica_is_a_503_to_ask_again() -> None:
-    async with proxy(PlainTextResponse("Internal Server Error", 500)) as client:
+    async with proxy(None) as client:
         answer = await client.post("/respond", json={}, headers={"X-Request-Id": "req-1"})
     assert answer.status_code == 503
     assert answer.headers["retry-after"] == "1"

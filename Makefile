@@ -1,5 +1,6 @@
 # make serve   start the service            make check   format, lint, types, import contracts
 # make test    run the whole suite          make lock    pin the requirements again
+# make bench   measure into loadtest/RESULTS.md; PARTS=a,b picks some
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -7,14 +8,18 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 STATE_DIR ?= state
 PYTHON ?= python3.11
+PARTS ?= a,b,c,d,e,f
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 
-.PHONY: serve test check format lock clean
+.PHONY: serve align test check format bench lock clean
 .DELETE_ON_ERROR:
 
 serve: .venv/cpu.done
 	@exec $(BIN)/llm-auction serve --host $(HOST) --port $(PORT) --state-dir $(STATE_DIR)
+
+align: .venv/align.done
+	@echo "Ready: .venv/bin/llm-auction simulate, evaluate and align; --help tells more."
 
 test: .venv/dev.done
 	$(BIN)/python -m pytest
@@ -24,6 +29,9 @@ check: .venv/dev.done
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: .venv/dev.done
+	$(BIN)/python -m loadtest.bench --part $(PARTS) --state-dir $(STATE_DIR)
 
 format: .venv/dev.done
 	$(BIN)/ruff format .

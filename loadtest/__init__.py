@@ -1,1 +1,1 @@
-"""Load and benchmarks, from outside: speaks HTTP only."""
+"""Load, crashes and benchmarks, from outside: over HTTP, but for `stand_in`, which says why."""

@@ -13,6 +13,7 @@ import json
 import random
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,11 @@ def faults_of(ask: Json, response: httpx.Response, titles: dict[str, str]) -> li
     """What is wrong with a response, in words; empty when the contract holds."""
     if response.status_code != 200:
         return [f"status {response.status_code}"]
-    body = response.json()
+    return contract_breaks(ask, response.json(), titles)
+
+
+def contract_breaks(ask: Json, body: Json, titles: dict[str, str]) -> list[str]:
+    """What is wrong with an answer to `ask`, in words."""
     bids = {c["ad_id"]: c["bid"] for c in ask["candidates"]}
     wrong = [f"fault {fault['kind']}" for fault in body["faults"]]
     for ad in body["ads"]:
@@ -66,9 +71,9 @@ def faults_of(ask: Json, response: httpx.Response, titles: dict[str, str]) -> li
     return wrong
 
 
-def percentile(values: list[float], share: float) -> float:
-    """The smallest value that at least `share` of all do not exceed."""
-    return sorted(values)[max(0, -(-int(share * 1000) * len(values) // 1000) - 1)]
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest value that at least `share` (over 0, up to 1) of all do not exceed."""
+    return sorted(values)[max(0, -(-round(share * 1_000) * len(values) // 1_000) - 1)]
 
 
 async def run(options: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
+from itertools import islice
 from typing import Any
 
 import uvicorn
@@ -49,14 +50,15 @@ def create_fake(ads: int = 1, delay_s: float = 0.0) -> Starlette:
     )
 
 
-def listed_ads(prompt: str) -> list[tuple[str, str]]:
-    """Id and title of every ad in the prompt's list, in its order."""
-    return [(ad["id"], ad["title"]) for ad in map(json.loads, _LISTED.findall(prompt))]
+def listed_ads(prompt: str, count: int) -> list[tuple[str, str]]:
+    """Id and title of the first `count` ads in the prompt's list."""
+    lines = (match[0] for match in islice(_LISTED.finditer(prompt), count))
+    return [(ad["id"], ad["title"]) for ad in map(json.loads, lines)]
 
 
 async def _stream(body: Json, ads: int) -> AsyncIterator[str]:
     system = body["messages"][0]["content"]
-    chosen = listed_ads(system)[:ads] if body["messages"][0]["role"] == "system" else []
+    chosen = listed_ads(system, ads) if body["messages"][0]["role"] == "system" else []
     words = ["Here", " is", " an", " answer", "."]
     words += [f" Try @{title}@[{ad_id}]." for ad_id, title in chosen]
     words = words[: body.get("max_tokens") or len(words)]

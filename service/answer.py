@@ -1,7 +1,6 @@
 """The nouns of one request: what is asked, what happens on the way, and the answer."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from time import monotonic
@@ -24,8 +23,8 @@ FinishReason = Literal["stop", "length", "deadline", "abort", "error"]
 class Ask:
     """A validated request. `received_at`, `deadline_at`: seconds on `time.monotonic()`'s clock.
 
-    caller: the API key's name. is_probe: only asks what would be shown; it leaves nothing behind
-    and costs nobody anything.
+    is_streamed: whether parts are shown while they are written. caller: the API key's name.
+    is_probe: only asks what would be shown; it leaves nothing behind and costs nobody anything.
     """
 
     response_id: str
@@ -43,6 +42,7 @@ class Ask:
     received_at: float
     deadline_at: float
     now: datetime
+    is_streamed: bool = True
     caller: str = "anonymous"
     is_probe: bool = False
     trace_headers: Mapping[str, str] = field(default_factory=dict)
@@ -107,14 +107,9 @@ class Stages:
             ("eligible", "prompt", "queue", "prefill", "decode", "insertions", "record"), 0.0
         )
 
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Add the block's time to `stage`."""
-        begun = monotonic()
-        try:
-            yield
-        finally:
-            self.seconds[stage] += monotonic() - begun
+    def timed(self, stage: str) -> "_Timed":
+        """A block whose time is added to `stage`."""
+        return _Timed(self.seconds, stage)
 
     def add_engine(self, submitted_at: float, first_at: float | None, last: Chunk | None) -> None:
         """Divide the time since `submitted_at` among the engine's stages.
@@ -125,7 +120,7 @@ class Stages:
         ended_at = monotonic()
         scheduled_at = (last.scheduled_at if last else None) or submitted_at
         first_token_at = (last.first_token_at if last else None) or first_at or ended_at
-        self.ttft_s = None if first_at is None else first_at - self.received_at
+        self.ttft_s = None if first_at is None else first_token_at - self.received_at
         self.seconds["queue"] = max(0.0, scheduled_at - submitted_at)
         self.seconds["prefill"] = max(0.0, first_token_at - scheduled_at)
         reading = self.seconds["insertions"]
@@ -135,6 +130,22 @@ class Stages:
     def total_s(self) -> float:
         """Seconds since the request was received."""
         return monotonic() - self.received_at
+
+
+class _Timed:
+    """Entered for every token, where contextlib's generators would cost as much as the reading."""
+
+    __slots__ = ("_begun", "_seconds", "_stage")
+
+    def __init__(self, seconds: dict[str, float], stage: str) -> None:
+        self._seconds = seconds
+        self._stage = stage
+
+    def __enter__(self) -> None:
+        self._begun = monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self._seconds[self._stage] += monotonic() - self._begun
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from time import monotonic
 
 from fastapi import FastAPI
 
@@ -90,8 +91,8 @@ async def open_services(
     engine = await start_engine(settings, progress)
     stack.push_async_callback(engine.close)
     metrics.watch_engine(lambda: engine.load().running, lambda: engine.load().waiting)
-    watcher = asyncio.create_task(_watch(engine, life))
-    stack.callback(watcher.cancel)
+    for watch in (_watch(engine, life), _watch_loop(metrics)):
+        stack.callback(asyncio.create_task(watch).cancel)
     return Services(
         settings=settings,
         engine=engine,
@@ -142,3 +143,11 @@ async def _watch(engine: Engine, life: Life) -> None:
             return
         except EngineError:
             continue  # a remote engine that is away: requests say so, and it may come back
+
+
+async def _watch_loop(metrics: Metrics) -> None:
+    """Measure how late this loop is: every request waits that long at each of its steps."""
+    while True:
+        due_at = monotonic() + _WATCH_S
+        await asyncio.sleep(_WATCH_S)
+        metrics.loop_lag_seconds.observe(max(0.0, monotonic() - due_at))

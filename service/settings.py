@@ -119,7 +119,9 @@ class EngineSettings(Group):
 class LimitSettings(Group):
     max_requests: int = Field(64, ge=1, description="Answers in the making at once; more get a 503")
     retry_after_ms: int = Field(1_000, ge=1)
-    deadline_ms: int = Field(60_000, ge=1, description="Deadline of a request that names none")
+    deadline_ms: int = Field(
+        60_000, ge=1, le=600_000, description="Deadline of a request that names none"
+    )
     max_tokens: int = Field(2_048, ge=1, description="The most that a request may ask for")
 
 

@@ -59,6 +59,9 @@ class Generation:
     """One request to an engine.
 
     The answer must match `grammar`, EBNF in xgrammar's dialect; None: it may be anything.
+    deadline_at: seconds on `time.monotonic()`'s clock; the answer ends there with what was written.
+    is_streamed: False where nothing is shown before the end, so that the answer may come in one
+    chunk, which costs this process less.
     """
 
     request_id: str
@@ -66,9 +69,11 @@ class Generation:
     sampling: Sampling
     grammar: str | None
     trace_headers: Mapping[str, str] = field(default_factory=dict)
+    deadline_at: float | None = None
+    is_streamed: bool = True
 
 
-FinishReason = Literal["stop", "length", "abort"]
+FinishReason = Literal["stop", "length", "deadline", "abort"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +133,9 @@ class Engine(Protocol):
         ...
 
     def generate(self, generation: Generation) -> AsyncGenerator[Chunk]:
-        """Stream the answer. Closing the generator aborts the request in the engine.
+        """Stream the answer, until its deadline at the latest; the last chunk then says so.
 
+        Closing the generator aborts the request in the engine.
         Raises PromptTooLong, EngineOverloaded, EngineUnavailable, EngineDead.
         """
         ...

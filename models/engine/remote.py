@@ -18,6 +18,7 @@ import httpx
 
 from models.contract.prompt import Prompt
 from models.engine.completion_stream import LONGEST_LINE_BYTES, Answer, events, failure
+from models.engine.deadline import until_deadline
 from models.engine.interface import (
     Chunk,
     EngineError,
@@ -102,7 +103,10 @@ class RemoteEngine:
             for piece in message.pieces
         )
 
-    async def generate(self, generation: Generation) -> AsyncGenerator[Chunk]:
+    def generate(self, generation: Generation) -> AsyncGenerator[Chunk]:
+        return until_deadline(self._stream(generation), generation.deadline_at)
+
+    async def _stream(self, generation: Generation) -> AsyncGenerator[Chunk]:
         self._in_flight += 1
         try:
             with _translation():

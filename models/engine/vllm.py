@@ -8,9 +8,10 @@ import asyncio
 import json
 import os
 import secrets
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
-from dataclasses import dataclass, field
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -47,6 +48,7 @@ from models.provision import ServableModel
 _CPU_KV_CACHE_GIB = 2.0
 _GIB = 1 << 30
 _FINISH_REASONS = {"stop", "length", "abort"}
+_ABORT_AGAIN_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,18 +159,23 @@ class VllmEngine:
             raise PromptTooLong(
                 f"The prompt has {len(tokens)} tokens; the model's context is {self.max_model_len}"
             )
+        if _is_past(generation.deadline_at):
+            yield Chunk("", 0, "deadline", Usage(len(tokens), 0, 0))
+            return
         outputs = self._engine.generate(
             tokens_input(tokens),
-            _sampling_params(generation.sampling, generation.grammar, room),
+            _sampling_params(generation, room),
             generation.request_id,
             trace_headers=generation.trace_headers if self._is_tracing else None,
         )
         decoder = self._tokenizer.answer_decoder(tokens)
         try:
             # Closing vLLM's generator aborts the request there.
-            async with aclosing(outputs):
+            async with aclosing(outputs), self._ended_at_deadline(generation):
                 async for output in outputs:
                     if (chunk := _chunk(output, decoder, len(tokens))) is not None:
+                        if chunk.finish_reason == "abort" and _is_past(generation.deadline_at):
+                            chunk = replace(chunk, finish_reason="deadline")
                         yield chunk
         except EngineError:
             raise
@@ -194,6 +201,24 @@ class VllmEngine:
             self._engine.output_handler.cancel()
         self._engine.output_processor.propagate_error(EngineDeadError())
         await asyncio.to_thread(self._engine.shutdown)
+
+    @asynccontextmanager
+    async def _ended_at_deadline(self, generation: Generation) -> AsyncGenerator[None]:
+        """Abort the request at its deadline; vLLM then gives out what was written so far."""
+        if generation.deadline_at is None:
+            yield
+            return
+        ender = asyncio.create_task(self._end(generation.request_id, generation.deadline_at))
+        try:
+            yield
+        finally:
+            ender.cancel()
+
+    async def _end(self, request_id: str, at: float) -> None:
+        await asyncio.sleep(at - time.monotonic())
+        while True:  # the first may come before vLLM knows of the request
+            await self._engine.abort(request_id)
+            await asyncio.sleep(_ABORT_AGAIN_S)
 
     async def _warm_up(self) -> None:
         """Generate a few tokens, so that no request pays for what happens once."""
@@ -249,7 +274,9 @@ def _identity(model: ServableModel, engine: AsyncLLM) -> ModelIdentity:
     return ModelIdentity(model.name, model.revision or commit or "unknown")
 
 
-def _sampling_params(sampling: Sampling, grammar: str | None, room: int) -> SamplingParams:
+def _sampling_params(generation: Generation, room: int) -> SamplingParams:
+    sampling, grammar = generation.sampling, generation.grammar
+    kind = RequestOutputKind.DELTA if generation.is_streamed else RequestOutputKind.FINAL_ONLY
     return SamplingParams(
         temperature=sampling.temperature,
         top_p=sampling.top_p,
@@ -258,9 +285,13 @@ def _sampling_params(sampling: Sampling, grammar: str | None, room: int) -> Samp
         seed=sampling.seed,
         logit_bias=dict(sampling.logit_bias) if sampling.logit_bias else None,
         structured_outputs=StructuredOutputsParams(grammar=grammar) if grammar else None,
-        output_kind=RequestOutputKind.DELTA,
+        output_kind=kind,
         detokenize=False,  # vLLM would decode the whole prompt first, in this process's loop
     )
+
+
+def _is_past(deadline_at: float | None) -> bool:
+    return deadline_at is not None and time.monotonic() >= deadline_at
 
 
 def _chunk(output: RequestOutput, decoder: AnswerDecoder, prompt_tokens: int) -> Chunk | None:

@@ -53,6 +53,11 @@ class Ad:
         """As it may stand in an answer."""
         return MarkedAd(self.ad_id, self.title)
 
+    @property
+    def offer(self) -> str:
+        """What it is about in one line, as texts are compared with it."""
+        return f"{self.category}: {self.description or self.title}"
+
 
 @dataclass(frozen=True, slots=True)
 class Auction:

@@ -1,10 +1,9 @@
 """From an Answer to what is sent: the response object and its server-sent events."""
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-
-from fastapi.sse import format_sse_event
 
 from models.contract.markers import Fault
 from service.answer import DISCLOSURE, AdPart, Answer, TextPart
@@ -68,7 +67,7 @@ def as_event(part: TextPart | AdPart | RespondResponse, link: ClickLink) -> byte
     """One part of a stream as a server-sent event: `text`, `ad`, or `done` for the whole."""
     match part:
         case TextPart():
-            return _event("text", TextSegment(text=part.text).model_dump_json())
+            return _event("text", _text_json(part.text))
         case AdPart():
             return _event("ad", _shown(part, link).model_dump_json())
         case RespondResponse():
@@ -92,7 +91,13 @@ def error_event(problem: str) -> bytes:
 
 
 def _event(name: str, data: str) -> bytes:
-    return format_sse_event(event=name, data_str=data)
+    """`data` is JSON, which holds no line break."""
+    return f"event: {name}\ndata: {data}\n\n".encode()
+
+
+def _text_json(text: str) -> str:
+    """As `TextSegment` writes it, at a third of its cost: there is one for every token."""
+    return f'{{"type":"text","text":{json.dumps(text, ensure_ascii=False)}}}'
 
 
 def _segments(parts: Iterable[TextPart | AdPart]) -> list[TextSegment | AdSegment]:

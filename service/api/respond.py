@@ -144,6 +144,7 @@ def as_ask(body: RespondRequest, services: Services, state: dict[str, Any]) -> A
         received_at=state["received_at"],
         deadline_at=state["received_at"] + deadline_ms / 1000,
         now=datetime.now(UTC),
+        is_streamed=body.stream,
         caller=state["caller"].name,
         is_probe=body.probe,
         trace_headers=state["trace_headers"],

@@ -121,7 +121,10 @@ class _Frozen(BaseModel):
 
 
 class Budget(_Frozen):
-    """The most that may be charged, in all and per day (UTC); without one there is no limit."""
+    """The most that may be charged, in all and per day of the deployment's time zone.
+
+    Without one there is no limit.
+    """
 
     total_micros: Allowance | None = Field(default=None, alias="total")
     daily_micros: Allowance | None = Field(default=None, alias="daily")

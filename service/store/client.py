@@ -56,13 +56,16 @@ async def open_client(url: StoreUrl, timeout_s: float, key: str) -> AsyncGenerat
 
 def _options(url: StoreUrl, timeout_s: float) -> Options:
     """How every connection is made; what the address says comes last."""
+    asked = parse_url(url.server_url)
+    if "max_connections" in asked:
+        raise ValueError(f"max_connections is always {MAX_COMMANDS}")
     options: Options = {
         "max_connections": MAX_COMMANDS,
         "socket_timeout": None,
         "socket_connect_timeout": timeout_s,
         "retry": _no_retry(),
         "protocol": 2,
-        **parse_url(url.server_url),
+        **asked,
     }
     for name in _FILES:
         if name in options and not Path(options[name]).is_file():

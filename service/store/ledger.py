@@ -31,6 +31,7 @@ from redis.asyncio import Redis
 from service.auction.charge import Event, charge_id
 from service.store.charge_script import CHARGE, CHARGE_ALL
 from service.store.connection import Store
+from service.store.counters import KEPT_S
 
 NO_LIMITS = (None, None, None, None)
 _PAGE = 1_000
@@ -246,6 +247,7 @@ def _arguments(request: ChargeRequest) -> tuple[str | int, ...]:
         request.dedupe_ttl_s,
         _METRICS[request.event],
         f"{request.at.hour:02}",
+        KEPT_S,
     )
 
 

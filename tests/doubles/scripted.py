@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from models.contract.prompt import Prompt
+from models.engine.deadline import until_deadline
 from models.engine.interface import (
     Chunk,
     EngineError,
@@ -36,8 +37,11 @@ class ScriptedEngine:
     def count_tokens(self, prompt: Prompt) -> int:
         return sum(len(p.text) for message in prompt.messages for p in message.pieces) // 4
 
-    async def generate(self, generation: Generation) -> AsyncGenerator[Chunk]:
+    def generate(self, generation: Generation) -> AsyncGenerator[Chunk]:
         self.generations.append(generation)
+        return until_deadline(self._stream(), generation.deadline_at)
+
+    async def _stream(self) -> AsyncGenerator[Chunk]:
         try:
             for line in self.script:
                 if isinstance(line, EngineError):

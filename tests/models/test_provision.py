@@ -11,7 +11,17 @@ from pathlib import Path
 import pytest
 
 from models import provision as module
-from models.provision import DEFAULT_MODEL, MANIFEST, ProvisionError, ServableModel, provision
+from models.contract.prompt import CONTRACT_VERSION
+from models.lora import Adapter, AdapterError
+from models.provision import (
+    BASE_MODEL,
+    DEFAULT_MODEL,
+    MANIFEST,
+    ProvisionError,
+    ServableModel,
+    provision,
+)
+from service.settings import GenerationSettings
 
 BIG = 17 << 20
 
@@ -25,9 +35,11 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Replace the conversion with a quick one; return the list of directories it has made."""
     made: list[Path] = []
 
-    def convert(gguf: Path, built: Path, progress: Callable[[str], None]) -> None:
+    def convert(
+        gguf: Path, adapter: Path | None, built: Path, progress: Callable[[str], None]
+    ) -> None:
         built.mkdir()
-        (built / "config.json").write_text("{}")
+        (built / "config.json").write_text(json.dumps({"adapter": adapter and adapter.name}))
         (built / "model.safetensors").write_bytes(bytes(BIG))
         made.append(built)
 
@@ -54,6 +66,63 @@ class TestTheDefaultModel:
             dtypes = {str(weights.get_slice(name).get_dtype()) for name in weights.keys()}  # noqa: SIM118
 
         assert dtypes == {"BF16"}
+
+    def test_is_the_base_with_the_adapter_that_ships(self, servable_model: ServableModel) -> None:
+        shipped = Path(module.__file__).parent / "weights" / DEFAULT_MODEL
+        source = json.loads((Path(servable_model.path) / MANIFEST).read_text())["source"]
+
+        assert servable_model.name == DEFAULT_MODEL
+        assert source["adapter_sha256"] == Adapter(shipped).sha256()
+
+    def test_adapter_was_made_for_this_contract_and_the_default_layout(self) -> None:
+        shipped = Path(module.__file__).parent / "weights" / DEFAULT_MODEL
+        manifest = json.loads((shipped / "manifest.json").read_text())
+
+        assert manifest["base"] == BASE_MODEL
+        assert manifest["contract"] == CONTRACT_VERSION
+        assert manifest["layout"] == GenerationSettings().layout
+
+    def test_adapter_fits_into_a_repository(self) -> None:
+        shipped = Path(module.__file__).parent / "weights" / DEFAULT_MODEL
+
+        assert (shipped / "adapter_model.safetensors").stat().st_size <= 12_000_000
+        assert (shipped / "MODEL_CARD.md").is_file()
+
+
+class TestAdapter:
+    def test_is_merged_into_the_aligned_model_alone(
+        self, tmp_path: Path, conversions: list[Path]
+    ) -> None:
+        aligned = provision(DEFAULT_MODEL, tmp_path, silent)
+        base = provision(BASE_MODEL, tmp_path, silent)
+        configs = [(Path(model.path) / "config.json").read_text() for model in (aligned, base)]
+
+        assert configs == [f'{{"adapter": "{DEFAULT_MODEL}"}}', '{"adapter": null}']
+        assert aligned.revision != base.revision
+        assert len(conversions) == 2
+
+    def test_another_one_makes_another_copy(
+        self, tmp_path: Path, conversions: list[Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        provision(DEFAULT_MODEL, tmp_path, silent)
+        monkeypatch.setattr(Adapter, "sha256", lambda self: "another")
+        provision(DEFAULT_MODEL, tmp_path, silent)
+        source = json.loads((tmp_path / DEFAULT_MODEL / MANIFEST).read_text())["source"]
+
+        assert source["adapter_sha256"] == "another"
+        assert len(conversions) == 2
+
+    def test_a_damaged_one_is_refused_before_anything_is_made(
+        self, tmp_path: Path, conversions: list[Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(self: Adapter) -> str:
+            raise AdapterError("adapter_model.safetensors is damaged")
+
+        monkeypatch.setattr(Adapter, "sha256", refuse)
+        with pytest.raises(ProvisionError, match="is damaged"):
+            provision(DEFAULT_MODEL, tmp_path, silent)
+        assert provision(BASE_MODEL, tmp_path, silent).name == BASE_MODEL
+        assert len(conversions) == 1
 
 
 class TestKeptCopy:

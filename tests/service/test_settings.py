@@ -62,13 +62,20 @@ def test_all_errors_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
     for name, value in {
         "HTTP__PORT": "70000",
         "HTTP__PROT": "1",
+        "LIMITS__DEADLINE_MS": "600001",
         "LIMIT__MAX_REQUESTS": "1",
         "ENGINE__KIND": "llama",
     }.items():
         monkeypatch.setenv(f"LLM_AUCTION_{name}", value)
     with pytest.raises(SettingsError) as wrong:
         load_settings()
-    for place in ("http.port", "http.prot", "LLM_AUCTION_LIMIT__MAX_REQUESTS", "engine.kind"):
+    for place in (
+        "http.port",
+        "http.prot",
+        "limits.deadline_ms",
+        "LLM_AUCTION_LIMIT__MAX_REQUESTS",
+        "engine.kind",
+    ):
         assert place in str(wrong.value)
 
 

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from dataclasses import replace
 
 import anyio
 import psutil
@@ -154,6 +155,53 @@ class TestGenerate:
     async def test_a_broken_grammar_is_an_engine_error(self, vllm_engine: VllmEngine) -> None:
         with pytest.raises(EngineError, match="grammar"):
             await collected(vllm_engine, generation(grammar='root ::= "never closed'))
+
+
+class TestUnstreamed:
+    async def test_says_in_one_chunk_what_a_stream_says_in_many(
+        self, vllm_engine: VllmEngine
+    ) -> None:
+        streamed = generation(sampling=Sampling(max_tokens=24, seed=7))
+        chunks = await collected(vllm_engine, streamed)
+        before = time.monotonic()
+        (whole,) = await collected(vllm_engine, replace(streamed, is_streamed=False))
+
+        assert whole.text == text(chunks)
+        assert whole.token_count == 24
+        assert whole.finish_reason == "length"
+        assert whole.usage is not None
+        assert whole.usage.completion_tokens == 24
+        assert whole.first_token_at is not None
+        assert before < whole.first_token_at < time.monotonic()
+
+    async def test_the_token_that_ends_it_is_no_part_of_it(self, vllm_engine: VllmEngine) -> None:
+        asked = replace(generation(grammar='root ::= "yes"'), is_streamed=False)
+        (whole,) = await collected(vllm_engine, asked)
+        assert (whole.text, whole.finish_reason) == ("yes", "stop")
+
+
+class TestDeadline:
+    @pytest.mark.parametrize("is_streamed", [True, False])
+    async def test_ends_the_answer_with_what_was_written(
+        self, vllm_engine: VllmEngine, is_streamed: bool
+    ) -> None:
+        asked = generation(grammar=WITHOUT_END, sampling=Sampling(max_tokens=3000))
+        deadline_at = time.monotonic() + 1.5
+        chunks = await collected(
+            vllm_engine, replace(asked, is_streamed=is_streamed, deadline_at=deadline_at)
+        )
+
+        assert deadline_at <= time.monotonic() < deadline_at + 1
+        assert chunks[-1].finish_reason == "deadline"
+        assert text(chunks).strip()
+        assert chunks[-1].usage is not None
+        assert chunks[-1].usage.completion_tokens == sum(chunk.token_count for chunk in chunks) > 0
+
+    async def test_one_in_the_past_costs_the_engine_nothing(self, vllm_engine: VllmEngine) -> None:
+        (only,) = await collected(
+            vllm_engine, replace(generation(), deadline_at=time.monotonic() - 1)
+        )
+        assert (only.text, only.token_count, only.finish_reason) == ("", 0, "deadline")
 
 
 class TestAbort:

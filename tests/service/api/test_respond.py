@@ -14,9 +14,12 @@ from fastapi import FastAPI
 from scripted import ScriptedEngine, scripted_services
 
 from models.engine.interface import EngineDead, EngineError
+from service.answer import TextPart
 from service.api import problems, respond
 from service.api.access import Access
 from service.api.door import Door
+from service.api.render import ClickLink, as_event
+from service.api.schemas import TextSegment
 from service.auction.ad import Ad
 from service.receipt import is_genuine
 from service.services import Services
@@ -144,6 +147,15 @@ class TestRendering:
 
 
 class TestStream:
+    @pytest.mark.parametrize("text", ["Try", ' "quoted"\n\r\u2028\\', "帐篷 👩‍👩‍👧 \x00", ""])
+    def test_a_text_event_is_the_segment_as_documented(self, text: str) -> None:
+        event = as_event(TextPart(text), ClickLink("https://ads.example"))
+        name, data, *end = event.decode().split("\n")
+        assert (name, end) == ("event: text", ["", ""])
+        assert TextSegment.model_validate_json(data.removeprefix("data: ")) == TextSegment(
+            text=text
+        )
+
     async def test_parts_come_in_order_and_end_with_the_whole(
         self, serving: Callable[..., Services]
     ) -> None:

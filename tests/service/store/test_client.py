@@ -247,6 +247,7 @@ class TestTls:
         ("ssl_ca_certs=/nowhere/ca.pem", "ssl_ca_certs /nowhere/ca.pem is not a file"),
         ("colour=red", "colour"),
         ("db=one", "db"),
+        ("max_connections=5", "max_connections is always"),
     ],
 )
 @pytest.mark.parametrize("url", ["rediss://h", "rediss+cluster://h", "rediss+sentinel://h/shop"])

@@ -305,6 +305,17 @@ async def test_only_what_is_parked_is_charged_where_that_is_asked(
     assert not await store.run(lambda redis: redis.exists(parked))
 
 
+async def test_counts_of_a_day_without_answers_go_too(
+    charge: Charge, store: Store, namespace: str, enter_ad: EnterAd
+) -> None:
+    await enter_ad()
+    await charge()
+    for name in ("count:2030-05-17", "count:hour:2030-05-17"):
+        key = f"{{{namespace}}}:{name}"
+        left_s = await store.run(lambda redis, key=key: redis.ttl(key))
+        assert 366 * 86_400 < left_s <= 400 * 86_400
+
+
 async def test_a_server_that_forgot_its_scripts_is_told_them_again(
     charge: Charge, store: Store, enter_ad: EnterAd
 ) -> None:

@@ -1,0 +1,70 @@
+"""Answers of the model that is aligned, without ads: what warm-start examples are woven into."""
+
+import asyncio
+import re
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from pathlib import Path
+
+from models.alignment.journal import append_row, open_for_rows, read_rows
+from models.contract.prompt import Layout, build_prompt
+from models.engine.interface import Engine, Generation, Sampling
+
+_AT_ONCE = 32
+_SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s|$)")
+
+
+async def write_answers(
+    engine: Engine,
+    queries: Sequence[str],
+    path: Path,
+    sampling: Sampling,
+    progress: Callable[[int], None] = lambda done: None,
+) -> None:
+    """Append `{"query", "answer"}` to `path` for every query that it does not hold yet.
+
+    `progress` is told how many are done. A killed run loses the answers that were being written.
+    """
+    answered = read_answers(path)
+    progress(len(answered))
+    left = [query for query in dict.fromkeys(queries) if query not in answered]
+    done = len(answered)
+    gate = asyncio.Semaphore(_AT_ONCE)
+    with open_for_rows(path) as file:
+
+        async def answer(number: int, query: str) -> None:
+            nonlocal done
+            async with gate:
+                text = await _generate(engine, f"answer-{number}", query, sampling)
+            append_row(file, {"query": query, "answer": text})
+            done += 1
+            progress(done)
+
+        await asyncio.gather(*(answer(number, query) for number, query in enumerate(left)))
+
+
+def read_answers(path: Path) -> dict[str, str]:
+    """Return the answers kept in `path` by query; a last line that a kill cut off is dropped."""
+    return {row["query"]: row["answer"] for row in read_rows(path)}
+
+
+def complete(answer: str) -> str:
+    """Return `answer` up to its last whole sentence; empty where there is none.
+
+    The number of a list's entry ends no sentence.
+    """
+    ends = [
+        found.end()
+        for found in _SENTENCE_END.finditer(answer)
+        if not re.search(r"(?:^|\n)\s*\d+\.$", answer[: found.end()])
+    ]
+    return answer[: ends[-1]].rstrip() if ends else ""
+
+
+async def _generate(engine: Engine, request_id: str, query: str, sampling: Sampling) -> str:
+    prompt = build_prompt(Layout.INLINE, (), query)
+    pieces = []
+    async with aclosing(engine.generate(Generation(request_id, prompt, sampling, None))) as chunks:
+        async for chunk in chunks:
+            pieces.append(chunk.text)
+    return "".join(pieces)

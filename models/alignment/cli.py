@@ -1,0 +1,172 @@
+"""`llm-auction align`: from a pretrained model to one that runs the auction.
+
+Everything heavy is imported by the commands that need it.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from models.alignment.pipeline import Pipeline
+    from models.alignment.run import Run
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Align a model: teach it to run the auction. Every stage goes on where it was stopped.",
+)
+console = Console(stderr=True, highlight=False)
+_PREPARED = "_LLM_AUCTION_ALIGNMENT_PREPARED"
+
+RunDir = Annotated[Path, typer.Option("--run", help="Where everything is kept.", file_okay=False)]
+PresetName = Annotated[
+    str, typer.Option("--preset", help="small: two CPU cores, hours. paper: a 4B model on GPUs.")
+]
+Catalogue = Annotated[
+    Path | None, typer.Option(help="Ads as JSON lines; else the demo catalogue.", dir_okay=False)
+]
+StateDir = Annotated[Path, typer.Option(help="Where servable models are kept.")]
+Epoch = Annotated[int, typer.Option(min=1, help="Which epoch, from 1.")]
+
+
+@app.command("all")
+def align_all(
+    ctx: typer.Context,
+    run_dir: RunDir = Path("state/alignment"),
+    preset: PresetName = "small",
+    catalogue: Catalogue = None,
+    state_dir: StateDir = Path("state"),
+) -> None:
+    """All stages: warm start, then every epoch's reward and policy phase.
+
+    llm-auction align all --run state/alignment --preset small
+    """
+    pipeline = _pipeline(run_dir, preset, catalogue or ctx.obj, state_dir)
+    pipeline.warm_start()
+    for epoch in range(1, pipeline.run.preset.epochs + 1):
+        pipeline.pctr(epoch)
+        pipeline.dpo(epoch)
+    console.print(f"[green]Done.[/] Ship it with: llm-auction align ship --run {run_dir}")
+
+
+@app.command()
+def warm_start(
+    ctx: typer.Context,
+    run_dir: RunDir = Path("state/alignment"),
+    preset: PresetName = "small",
+    catalogue: Catalogue = None,
+    state_dir: StateDir = Path("state"),
+) -> None:
+    """Teach the marker and the choice on the base model's own answers with ads woven in."""
+    _pipeline(run_dir, preset, catalogue or ctx.obj, state_dir).warm_start()
+
+
+@app.command()
+def pctr(
+    ctx: typer.Context,
+    run_dir: RunDir = Path("state/alignment"),
+    preset: PresetName = "small",
+    epoch: Epoch = 1,
+    catalogue: Catalogue = None,
+    state_dir: StateDir = Path("state"),
+) -> None:
+    """An epoch's reward phase: sample answers, simulate clicks, fit and assess the click model."""
+    _pipeline(run_dir, preset, catalogue or ctx.obj, state_dir).pctr(epoch)
+
+
+@app.command()
+def sample(
+    ctx: typer.Context,
+    run_dir: RunDir = Path("state/alignment"),
+    preset: PresetName = "small",
+    epoch: Epoch = 1,
+    catalogue: Catalogue = None,
+    state_dir: StateDir = Path("state"),
+) -> None:
+    """Draw an epoch's answers for the policy phase, constrained as the service constrains them."""
+    found = _pipeline(run_dir, preset, catalogue or ctx.obj, state_dir).preferences(epoch)
+    console.print(f"{len(found)} auctions with a winner and losers")
+
+
+@app.command()
+def dpo(
+    ctx: typer.Context,
+    run_dir: RunDir = Path("state/alignment"),
+    preset: PresetName = "small",
+    epoch: Epoch = 1,
+    catalogue: Catalogue = None,
+    state_dir: StateDir = Path("state"),
+) -> None:
+    """An epoch's policy phase: learn winners from losers."""
+    _pipeline(run_dir, preset, catalogue or ctx.obj, state_dir).dpo(epoch)
+
+
+@app.command()
+def ship(
+    ctx: typer.Context,
+    target: Annotated[Path, typer.Argument(help="Directory for adapter, config and manifest.")],
+    run_dir: RunDir = Path("state/alignment"),
+    preset: PresetName = "small",
+    epochs: Annotated[int, typer.Option(min=0, help="After how many epochs; 0: warm start.")] = 0,
+    catalogue: Catalogue = None,
+) -> None:
+    """Write a trained adapter as one that ships: bfloat16, with a manifest of hashes.
+
+    llm-auction align ship models/weights/SmolLM2-135M-Instruct-auction --run state/alignment
+    """
+    from models.alignment.shipping import Aligned
+    from models.alignment.shipping import ship as write
+
+    run = _run(run_dir, preset, catalogue or ctx.obj)
+    adapter = run.adapter_before(epochs + 1)
+    if adapter is None:
+        raise typer.BadParameter(f"{run_dir} has no adapter after {epochs} epochs")
+    layout = run.preset.warm_start.examples.layout
+    write(adapter, target, Aligned(run.preset.base, layout, f"{preset}, {epochs} epochs"))
+    console.print(f"[green]{target}[/] is ready to ship; write its MODEL_CARD.md")
+
+
+def _preset(name: str) -> Any:
+    from models.alignment.presets import PRESETS
+
+    if name not in PRESETS:
+        raise typer.BadParameter(f"{name} is no preset: {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def _run(directory: Path, preset: str, catalogue: Path | None) -> "Run":
+    from models.alignment.run import RunError, open_run
+
+    if catalogue is None or not catalogue.is_file():
+        raise typer.BadParameter(f"{catalogue} is not a file of ads", param_hint="--catalogue")
+    try:
+        return open_run(directory, _preset(preset), catalogue)
+    except RunError as error:
+        raise typer.BadParameter(str(error), param_hint="--run") from error
+
+
+def _pipeline(directory: Path, preset: str, catalogue: Path | None, state_dir: Path) -> "Pipeline":
+    run = _run(directory, preset, catalogue)
+    _prepare_environment()
+    from models.alignment.pipeline import Pipeline
+    from models.provision import ProvisionError
+
+    try:
+        return Pipeline.of(run, state_dir / "models")
+    except ProvisionError as error:
+        console.print(f"[bold red]Not started:[/] {error}")
+        raise typer.Exit(1) from error
+
+
+def _prepare_environment() -> None:
+    """Re-execute once with the variables that vLLM and torch want set before a process starts."""
+    if _PREPARED in os.environ:
+        return
+    from models.engine.environment import process_environment
+
+    environment = {**os.environ, **process_environment(os.environ), _PREPARED: "1"}
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)

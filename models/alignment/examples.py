@@ -1,0 +1,307 @@
+"""Warm-start examples: auctions, the answers to teach for them, and packs of them to train on."""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.alignment.answers import complete
+from models.alignment.catalogue import InventedMarket
+from models.alignment.packing import Run, Target, Tree
+from models.alignment.weave import Woven, sentence_ends, weave
+from models.contract.prompt import Candidate, Layout, Profile, Prompt, build_prompt
+from models.engine.tokens import PromptTokenizer
+from models.simulation.nouns import Ad, Auction, Query, Split, User
+from models.simulation.randomness import generator, uniform
+
+NativeProbabilities = Callable[[Sequence[Auction]], Sequence[NDArray[np.float64]]]
+"""For each auction, each candidate's click probability, were it woven in natively."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleOptions:
+    """What examples are like.
+
+    candidates: fewest and most ads of a list. slates: lists in a pack, alike but for their bids.
+    questions: of each list. least_value: bid times click probability (at least `usual_click`) from
+    which an ad is worth showing; below the objective's ad penalty, since a model that is unsure
+    shows too few. short_share: of answers, cut to three sentences; early_share: of examples, ended
+    where all is decided. The other shares are explained by their names.
+    """
+
+    layout: Layout = Layout.INLINE
+    seed: int = 1
+    candidates: tuple[int, int] = (4, 12)
+    slates: int = 2
+    questions: int = 5
+    fitting_share: float = 0.62
+    unserved_share: float = 0.2
+    pair_share: float = 0.65
+    profile_share: float = 0.7
+    renamed_share: float = 0.2
+    invented_share: float = 0.2
+    least_value: float = 3.5
+    usual_click: float = 0.3
+    short_share: float = 0.75
+    early_share: float = 0.6
+    text_stride: int = 4
+
+
+class TokenKind(StrEnum):
+    """What a token of an answer teaches."""
+
+    TEXT = "text"
+    """The base model's own words."""
+    BOUNDARY = "boundary"
+    """The first token after a sentence that no ad follows."""
+    OPENING = "opening"
+    """The first token of the sentence that holds the ad."""
+    LEAD = "lead"
+    CHOICE = "choice"
+    """The first tokens of the title, in which the winner is decided."""
+    MARKER = "marker"
+    OFFER = "offer"
+    END = "end"
+
+
+CHOICE_TOKENS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """An auction, and the answer to teach for it; `winner`: the ad in it."""
+
+    auction: Auction
+    answer: Woven
+    winner: Ad | None
+
+
+@dataclass(frozen=True)
+class Market:
+    """What examples are drawn from. questions: (category, text) that have an ad-free answer."""
+
+    users: Sequence[User]
+    ads: Sequence[Ad]
+    invented: InventedMarket
+    questions: Sequence[Query]
+    invented_questions: Sequence[Query]
+    answers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Slate:
+    """A candidate list at one set of bids, what is asked against it, and by whom."""
+
+    user: User
+    ads: tuple[Ad, ...]
+    bids: tuple[int, ...]
+    queries: tuple[Query, ...]
+
+    def auctions(self) -> list[Auction]:
+        return [
+            Auction(f"{query.query_id}", self.user, query, self.ads, self.bids, seed=0)
+            for query in self.queries
+        ]
+
+
+def draw_slates(market: Market, options: ExampleOptions, number: int) -> list[Slate]:
+    """The lists of pack `number`: the same ads and questions at fresh bids."""
+    chance = generator("slate", options.seed, number)
+    kind = chance.random()
+    if kind < options.invented_share:
+        ads, questions = market.invented.ads(chance), market.invented_questions
+    elif kind < options.invented_share + options.renamed_share:
+        ads, questions = market.invented.renamed(market.ads, chance), market.questions
+    else:
+        ads, questions = list(market.ads), market.questions
+    listed = _listed(ads, options, chance)
+    adless = [query for query in market.questions if query.category is None]
+    queries = _asked(listed, questions, adless, options, chance)
+    user = chance.choice(market.users)
+    if chance.random() >= options.profile_share:
+        user = User(user.user_id, Profile(), Split.TRAIN)
+    slates = []
+    for _ in range(options.slates):
+        if chance.random() < 0.5:
+            chance.shuffle(listed)
+        bids = tuple(chance.randint(1, 100) for _ in listed)
+        slates.append(Slate(user, tuple(listed), bids, queries))
+    return slates
+
+
+def teach(
+    auction: Auction,
+    probabilities: NDArray[np.float64],
+    answer: str,
+    options: ExampleOptions,
+    chance: random.Random,
+) -> Example:
+    """Weave the fitting ad of the highest bid times click probability into `answer`, or none."""
+    values = {
+        index: bid * float(probabilities[index])
+        for index, (ad, bid) in enumerate(zip(auction.ads, auction.bids, strict=True))
+        if auction.query.category is not None and ad.category == auction.query.category
+    }
+    text = _cut(complete(answer), options.short_share, chance)
+    if not values:
+        return Example(auction, Woven(text), None)
+    best = max(values, key=lambda index: values[index])
+    worth = auction.bids[best] * max(probabilities[best], options.usual_click)
+    if worth < options.least_value:
+        return Example(auction, Woven(text), None)
+    return Example(auction, weave(text, auction.ads[best], chance), auction.ads[best])
+
+
+def auction_prompt(layout: Layout, auction: Auction) -> Prompt:
+    """The prompt that the service would send for `auction`."""
+    candidates = [
+        Candidate(ad.ad_id, ad.title, ad.category, ad.description, Decimal(bid))
+        for ad, bid in zip(auction.ads, auction.bids, strict=True)
+    ]
+    return build_prompt(layout, candidates, auction.query.text, profile=auction.user.profile)
+
+
+class Packer:
+    """Examples to trees. tokenizer: a `transformers` fast one."""
+
+    def __init__(self, tokenizer: Any, options: ExampleOptions) -> None:
+        self._prompts = PromptTokenizer(tokenizer)
+        self._tokenizer = tokenizer
+        self._options = options
+
+    def pack(self, groups: Sequence[Sequence[Example]]) -> Tree:
+        """One tree; examples of a group share candidates, bids and profile."""
+        prompts = [
+            [self._prompts.encode(auction_prompt(self._options.layout, e.auction)) for e in group]
+            for group in groups
+        ]
+        shared = shared_length([prompt for group in prompts for prompt in group])
+        tree = Tree()
+        root = tree.add(Run(tuple(prompts[0][0][:shared])))
+        for group, encoded in zip(groups, prompts, strict=True):
+            stem_end = shared_length(encoded)
+            stem = root
+            if stem_end > shared:
+                stem = tree.add(Run(tuple(encoded[0][shared:stem_end]), root))
+            for example, prompt in zip(group, encoded, strict=True):
+                tree.add(self._branch(example, prompt[stem_end:], stem))
+        return tree
+
+    def _branch(self, example: Example, question: Sequence[int], stem: int) -> Run:
+        tokens, kinds = self.answer_tokens(example.answer)
+        if uniform("early", self._options.seed, example.answer.text) < self._options.early_share:
+            decided = decided_length(kinds)
+            tokens, kinds = tokens[:decided], kinds[:decided]
+        # Logits are dear, and the base model's own words have little to teach.
+        targets = tuple(
+            Target(len(question) + place, kind)
+            for place, kind in enumerate(kinds)
+            if kind is not TokenKind.TEXT or place % self._options.text_stride == 0
+        )
+        return Run((*question, *tokens), stem, targets)
+
+    def answer_tokens(self, answer: Woven) -> tuple[list[int], list[TokenKind]]:
+        """The answer's tokens with its end, and their kinds."""
+        encoded = self._tokenizer(
+            answer.text, add_special_tokens=False, return_offsets_mapping=True
+        )
+        kinds = token_kinds(answer, [start for start, _ in encoded["offset_mapping"]])
+        return [*encoded["input_ids"], self._tokenizer.eos_token_id], [*kinds, TokenKind.END]
+
+
+def token_kinds(answer: Woven, starts: Sequence[int]) -> list[TokenKind]:
+    """The kind of each token, by the character that it starts at."""
+    boundaries = {_first_from(starts, end) for end in sentence_ends(answer.text)}
+    kinds = [
+        TokenKind.BOUNDARY if index in boundaries else TokenKind.TEXT
+        for index in range(len(starts))
+    ]
+    if answer.sentence is None or answer.marker is None:
+        return kinds
+    (begin, stop), (at, after) = answer.sentence, answer.marker
+    for index, start in enumerate(starts):
+        if begin <= start < at:
+            kinds[index] = TokenKind.LEAD
+        elif at <= start < after:
+            kinds[index] = TokenKind.MARKER
+        elif after <= start < stop:
+            kinds[index] = TokenKind.OFFER
+    kinds[_first_from(starts, begin)] = TokenKind.OPENING
+    choice = _first_from(starts, at + 1)
+    kinds[choice : choice + CHOICE_TOKENS] = [TokenKind.CHOICE] * CHOICE_TOKENS
+    return kinds
+
+
+def decided_length(kinds: Sequence[TokenKind]) -> int:
+    """How many tokens it takes until nothing is left to decide: up to the end of the sentence with
+    the ad, or to the start of the third sentence where none is woven in."""
+    if TokenKind.OFFER in kinds:
+        return len(kinds) - list(reversed(kinds)).index(TokenKind.OFFER)
+    boundaries = [place for place, kind in enumerate(kinds) if kind is TokenKind.BOUNDARY]
+    return boundaries[1] + 1 if len(boundaries) > 1 else len(kinds)
+
+
+def shared_length(sequences: Sequence[Sequence[int]]) -> int:
+    """How many first tokens all `sequences` share, leaving each at least one of its own."""
+    most = min(map(len, sequences)) - 1
+    columns = zip(*(sequence[:most] for sequence in sequences), strict=False)
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+
+
+def _first_from(starts: Sequence[int], place: int) -> int:
+    return next((i for i, start in enumerate(starts) if start >= place), len(starts))
+
+
+def _cut(answer: str, short_share: float, chance: random.Random) -> str:
+    """At times the first sentences only: decisions are made early, and tokens cost time."""
+    ends = sentence_ends(answer)
+    if len(ends) < 3 or chance.random() >= short_share:
+        return answer
+    return answer[: ends[2]]
+
+
+def _listed(ads: Sequence[Ad], options: ExampleOptions, chance: random.Random) -> list[Ad]:
+    count = chance.randint(*options.candidates)
+    categories = sorted({ad.category for ad in ads})
+    chance.shuffle(categories)
+    listed: list[Ad] = []
+    for category in categories:
+        of_it = [ad for ad in ads if ad.category == category]
+        chance.shuffle(of_it)
+        listed += of_it[: 2 if chance.random() < options.pair_share else 1]
+        if len(listed) >= count:
+            break
+    listed = listed[:count]
+    chance.shuffle(listed)
+    return listed
+
+
+def _asked(
+    listed: Sequence[Ad],
+    questions: Sequence[Query],
+    adless: Sequence[Query],
+    options: ExampleOptions,
+    chance: random.Random,
+) -> tuple[Query, ...]:
+    """Questions that a listed ad serves, that an ad elsewhere would serve, and that none does."""
+    categories = {ad.category for ad in listed}
+    served = [query for query in questions if query.category in categories]
+    unserved = [q for q in questions if q.category is not None and q.category not in categories]
+    asked: dict[str, Query] = {}
+    for _ in range(options.questions):
+        kind = chance.random()
+        if kind < options.fitting_share and served:
+            wanted = chance.choice(sorted({query.category or "" for query in served}))
+            query = chance.choice([query for query in served if query.category == wanted])
+        elif kind < options.fitting_share + options.unserved_share and unserved:
+            query = chance.choice(unserved)
+        else:
+            query = chance.choice(adless)
+        asked[query.query_id] = query
+    return tuple(asked.values())

@@ -1,0 +1,31 @@
+"""Files of JSON lines that a run appends to, and that a kill may cut off anywhere."""
+
+import json
+from pathlib import Path
+from typing import Any, TextIO
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows in `path`, none where there is no file; a line cut off is left out."""
+    if not path.exists():
+        return []
+    whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def open_for_rows(path: Path) -> TextIO:
+    """Open `path` to append rows to, after its last whole line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        content = path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            with path.open("r+b") as file:
+                file.truncate(whole)
+    return path.open("a", encoding="utf-8")
+
+
+def append_row(file: TextIO, row: dict[str, Any]) -> None:
+    """Write one row, so that a kill after this call does not lose it."""
+    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    file.flush()

@@ -1,0 +1,130 @@
+"""The whole alignment, conducted: which model serves and which trains at each stage.
+
+The command line over this is `cli`; the stages themselves are in `stages`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from models.alignment import stages
+from models.alignment.pctr import PctrModel
+from models.alignment.pctr_report import report
+from models.alignment.preferences import Preference
+from models.alignment.run import Run
+from models.alignment.shipping import servable_policy
+from models.engine.interface import Engine
+from models.provision import provision
+from models.simulation.click_model import ClickModel
+from models.simulation.embeddings import MiniLmEncoder
+from models.simulation.outside import read_ads
+from models.simulation.world import build_world
+
+console = Console(stderr=True, highlight=False)
+
+
+class Pipeline:
+    """The stages of one run, with what they share: the world, simulated users, the base model."""
+
+    def __init__(self, run: Run, base: Path) -> None:
+        self.run = run
+        self._base = base
+        self._world = build_world(read_ads(run.catalogue).good, run.preset.world)
+        self._encoder = MiniLmEncoder()
+        self._users = ClickModel(self._encoder)
+
+    @classmethod
+    def of(cls, run: Run, models_dir: Path) -> Self:
+        """Make the base model servable in `models_dir`. Raises ProvisionError."""
+        return cls(run, Path(provision(run.preset.base, models_dir, console.print).path))
+
+    def warm_start(self) -> None:
+        if not self.run.preset.answers:
+            console.print("This preset has no warm start")
+            return
+        queries, invented = stages.training_questions(self.run, self._world)
+        with _bar("answers without ads", len(queries) + len(invented)) as progress:
+            asyncio.run(self._answer(progress))
+        with _bar("warm start", self.run.preset.warm_start.steps) as progress:
+            stages.warm_start(
+                self.run, self._world, self._users, str(self._base), self._tokenizer(), progress
+            )
+
+    def pctr(self, epoch: int) -> PctrModel:
+        """The click model of `epoch`; the figures of its fit are kept and printed."""
+        total = self.run.preset.auctions * self.run.preset.reward_samples
+        with _bar(f"epoch {epoch}: reward phase", total) as progress:
+            showings = asyncio.run(self._reward_phase(epoch, progress))
+        model, quality = stages.fit_pctr(showings, self._encoder, self.run)
+        report(quality, self.run.epoch(epoch) / "pctr")
+        console.print(
+            f"pCTR on held-out users: AUC {quality.auc:.3f}, log-loss {quality.log_loss:.3f} "
+            f"(always the mean: {quality.base_log_loss:.3f})"
+        )
+        return model
+
+    def preferences(self, epoch: int) -> list[Preference]:
+        model = self.pctr(epoch) if self.run.preset.has_learned_clicks else None
+        total = self.run.preset.auctions * self.run.preset.sampling.per_auction
+        with _bar(f"epoch {epoch}: policy phase, samples", total) as progress:
+            return asyncio.run(self._policy_phase(model, epoch, progress))
+
+    def dpo(self, epoch: int) -> None:
+        found = self.preferences(epoch)
+        steps = -(-len(found) // self.run.preset.dpo.auctions_per_step)
+        with _bar(f"epoch {epoch}: policy phase, training", steps) as progress:
+            stages.train_policy(
+                self.run, found, str(self._base), self._tokenizer(), epoch, progress
+            )
+
+    def _tokenizer(self) -> Any:
+        return stages.servable_tokenizer(self._base)
+
+    async def _answer(self, progress: Callable[[int], None]) -> None:
+        async with _engine(self._base) as engine:
+            await stages.answer_questions(self.run, self._world, engine, progress)
+
+    async def _reward_phase(self, epoch: int, progress: Callable[[int], None]) -> Any:
+        async with _engine(self._policy(epoch)) as engine:
+            return await stages.reward_phase(
+                self.run, self._world, self._users, engine, epoch, progress
+            )
+
+    async def _policy_phase(self, model: Any, epoch: int, progress: Callable[[int], None]) -> Any:
+        async with _engine(self._policy(epoch)) as engine:
+            return await stages.policy_phase(
+                self.run, self._world, self._users, model, engine, epoch, progress
+            )
+
+    def _policy(self, epoch: int) -> Path:
+        """The servable policy that `epoch` samples from."""
+        adapter = self.run.adapter_before(epoch)
+        directory = self.run.epoch(epoch)
+        directory.mkdir(parents=True, exist_ok=True)
+        return servable_policy(self._base, adapter, directory / "policy") if adapter else self._base
+
+
+@asynccontextmanager
+async def _engine(path: Path) -> AsyncIterator[Engine]:
+    from models.engine.vllm import VllmEngine, VllmOptions
+
+    model = provision(str(path), path.parent, console.print)
+    options = VllmOptions(max_model_len=4096, kv_cache_gib=1.0)
+    engine = await VllmEngine.start(model, options=options, progress=console.print)
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+@contextmanager
+def _bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda done: progress.update(task, completed=done)

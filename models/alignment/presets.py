@@ -1,0 +1,65 @@
+"""Everything that decides a training run, in one frozen value, and the two that are published."""
+
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from models.alignment.dpo import DpoOptions
+from models.alignment.pctr import PctrOptions
+from models.alignment.sampling import SamplingOptions
+from models.alignment.trl_training import TrlOptions
+from models.alignment.warm_start import WarmStartOptions
+from models.engine.interface import Sampling
+from models.provision import BASE_MODEL
+from models.simulation.auctions import AuctionOptions
+from models.simulation.objective import Objective
+from models.simulation.world import WorldOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """One alignment, from a base model to an aligned one.
+
+    base: a name or directory that `models.provision` knows. answers: ad-free ones to weave into;
+    0 skips the warm start. auctions: of each epoch's policy phase; reward_samples: answers to each
+    in its reward phase. delta: by how much a loser is worse. has_learned_clicks: rewards come from
+    the pCTR model, as published; otherwise from the simulated users themselves (the source's
+    "oracle"). trl: train with TRL, on GPUs; None: on shared prefixes, which a CPU can afford.
+    """
+
+    name: str
+    base: str
+    world: WorldOptions = field(default_factory=WorldOptions)
+    auction: AuctionOptions = field(default_factory=AuctionOptions)
+    objective: Objective = field(default_factory=Objective)
+    answers: int = 1400
+    answer_tokens: int = 96
+    warm_start: WarmStartOptions = field(default_factory=WarmStartOptions)
+    epochs: int = 1
+    auctions: int = 200
+    reward_samples: int = 10
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
+    pctr: PctrOptions = field(default_factory=PctrOptions)
+    has_learned_clicks: bool = False
+    delta: float = 10.0
+    dpo: DpoOptions = field(default_factory=DpoOptions)
+    trl: TrlOptions | None = None
+
+
+SMALL: Final = Preset(name="small", base=BASE_MODEL)
+"""The default model, on two CPU cores, in hours."""
+
+PAPER: Final = Preset(
+    name="paper",
+    base="Qwen/Qwen3-4B-Instruct-2507",
+    answers=0,
+    auction=replace(AuctionOptions(), candidates=100),
+    epochs=3,
+    auctions=12_000,
+    sampling=SamplingOptions(per_auction=5, sampling=Sampling(max_tokens=2048)),
+    has_learned_clicks=True,
+    dpo=DpoOptions(anchor=0.0, learning_rate=1e-6, pairs=4),
+    trl=TrlOptions(),
+)
+"""LLM-Auction (arXiv 2512.10551, section 5.1): full-parameter DPO of a 4B model on GPUs."""
+
+PRESETS: Final = {preset.name: preset for preset in (SMALL, PAPER)}

@@ -1,0 +1,89 @@
+"""A run directory: what a training run is made of, and where its stages keep what they make.
+
+run.json                preset, hash of the catalogue, versions
+answers.jsonl           ad-free answers of the base model
+warm-start/             checkpoint, metrics.jsonl
+epoch-1/policy/         the policy that the epoch samples from, servable
+epoch-1/reward.jsonl    answers of the reward phase
+epoch-1/pctr/           the click model's fit: pctr.json, calibration.png
+epoch-1/samples.jsonl   answers of the policy phase
+epoch-1/dpo/            checkpoint, metrics.jsonl
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from models.alignment.presets import Preset
+from models.contract.prompt import CONTRACT_VERSION
+
+_PACKAGES = ("torch", "transformers", "peft", "trl")
+
+
+class RunError(Exception):
+    """The directory holds another run; the message says what differs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training run. Make it with `open_run`."""
+
+    directory: Path
+    preset: Preset
+    catalogue: Path
+
+    @property
+    def answers(self) -> Path:
+        return self.directory / "answers.jsonl"
+
+    @property
+    def warm_start(self) -> Path:
+        return self.directory / "warm-start"
+
+    def epoch(self, number: int) -> Path:
+        return self.directory / f"epoch-{number}"
+
+    def adapter_before(self, epoch: int) -> Path | None:
+        """What the policy of `epoch` (1, 2, ...) is made of: the adapter that came before it."""
+        before = self.warm_start if epoch == 1 else self.epoch(epoch - 1) / "dpo"
+        adapter = before / "adapter"
+        return adapter if adapter.exists() else None
+
+
+def open_run(directory: Path, preset: Preset, catalogue: Path) -> Run:
+    """Begin a run at `directory`, or go on with the one that is there.
+
+    Raises RunError where that one was begun with another preset or catalogue.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    described = _described(preset, catalogue)
+    path = directory / "run.json"
+    if path.exists():
+        kept = json.loads(path.read_text())
+        differing = [
+            name
+            for name in ("preset", "catalogue_sha256", "contract")
+            if kept.get(name) != described[name]
+        ]
+        if differing:
+            raise RunError(
+                f"{directory} holds a run with another {' and '.join(differing)}: "
+                "name another directory, or give it the same"
+            )
+    else:
+        path.write_text(json.dumps(described, indent=2) + "\n")
+    return Run(directory, preset, catalogue)
+
+
+def _described(preset: Preset, catalogue: Path) -> dict[str, Any]:
+    described = {
+        "preset": asdict(preset),
+        "catalogue_sha256": hashlib.sha256(catalogue.read_bytes()).hexdigest(),
+        "contract": CONTRACT_VERSION,
+        "versions": {name: version(name) for name in _PACKAGES},
+    }
+    as_kept: dict[str, Any] = json.loads(json.dumps(described))
+    return as_kept

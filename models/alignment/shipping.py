@@ -1,0 +1,77 @@
+"""From a trained adapter to one that ships: bfloat16 weights, configuration, manifest."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.contract.prompt import CONTRACT_VERSION, Layout
+from models.lora import ADAPTER_FILE, CONFIG_FILE, MANIFEST_FILE
+
+MOST_BYTES = 12 << 20
+"""What a repository can bear."""
+_KEPT = ("base_model_name_or_path", "lora_alpha", "peft_type", "r", "target_modules", "task_type")
+
+
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """What a manifest tells. base: the name of the weights that it is merged into."""
+
+    base: str
+    layout: Layout
+    recipe: str
+
+
+def ship(adapter: Path, target: Path, aligned: Aligned) -> None:
+    """Write the adapter in `adapter` to `target`. Raises ValueError where it is too big."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    target.mkdir(parents=True, exist_ok=True)
+    weights = load_file(adapter / ADAPTER_FILE)
+    shipped = target / ADAPTER_FILE
+    save_file(
+        {name: weight.to(torch.bfloat16).contiguous() for name, weight in weights.items()},
+        shipped,
+        metadata={"format": "pt"},
+    )
+    if (size := shipped.stat().st_size) > MOST_BYTES:
+        shipped.unlink()
+        raise ValueError(f"The adapter has {size:,} bytes; at most {MOST_BYTES:,} ship")
+    config = json.loads((adapter / CONFIG_FILE).read_text())
+    kept = {name: config[name] for name in _KEPT} | {"base_model_name_or_path": aligned.base}
+    kept["target_modules"] = sorted(kept["target_modules"])
+    (target / CONFIG_FILE).write_text(json.dumps(kept, indent=2) + "\n")
+    manifest = {
+        "sha256": hashlib.sha256(shipped.read_bytes()).hexdigest(),
+        "base": aligned.base,
+        "contract": CONTRACT_VERSION,
+        "layout": aligned.layout,
+        "recipe": aligned.recipe,
+    }
+    (target / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def servable_policy(base: Path, adapter: Path, target: Path) -> Path:
+    """Write the servable model in `base` with `adapter` merged into it to `target`, for sampling.
+
+    What is at `target` already is taken as it is.
+    """
+    if (target / "config.json").exists():
+        return target
+    import shutil
+
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from models.lora import merge
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    merge(model, adapter)
+    partial = target.with_name(target.name + ".partial")
+    model.to(torch.bfloat16).save_pretrained(partial)
+    for path in base.iterdir():
+        if path.name.startswith(("tokenizer", "chat_template", "special_tokens")):
+            shutil.copy(path, partial)
+    partial.rename(target)
+    return target

@@ -1,0 +1,204 @@
+"""The stages of an alignment, in their order. Each goes on where a killed one has stopped.
+
+answers -> warm start -> (reward phase: sample, fit pCTR -> policy phase: sample, prefer, DPO)*
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from models.alignment.adapter import AdapterTrainer
+from models.alignment.answers import complete, read_answers, write_answers
+from models.alignment.catalogue import load_invented_market
+from models.alignment.dpo import preference_tree, train_on_preferences
+from models.alignment.examples import Market, Packer
+from models.alignment.pctr import PctrFit, PctrModel, Showing, assess, fit
+from models.alignment.preferences import Preference, Scored, prefer
+from models.alignment.run import Run
+from models.alignment.sampling import sample
+from models.alignment.trl_training import train_dpo
+from models.alignment.warm_start import make_pack, train
+from models.contract.reading import Reading
+from models.engine.interface import Engine, Sampling
+from models.engine.tokens import PromptTokenizer
+from models.simulation.auctions import draw_auctions
+from models.simulation.click_model import ClickModel
+from models.simulation.embeddings import Encoder
+from models.simulation.nouns import Auction, Exposure, Query, Split
+from models.simulation.randomness import derived_seed
+from models.simulation.world import World
+
+Progress = Callable[[int], None]
+OpenEngine = Callable[[str], AbstractAsyncContextManager[Engine]]
+"""Serves the model in a directory for as long as the context is open."""
+
+_HELD_OUT_SHARE = 0.2
+
+
+def training_questions(run: Run, world: World) -> tuple[list[Query], list[Query]]:
+    """The questions of training users that get an ad-free answer, and those of invented ads."""
+    seed, count = run.preset.warm_start.seed, run.preset.answers
+    queries = world.queries_of(Split.TRAIN)
+    random.Random(seed).shuffle(queries)
+    written = load_invented_market().written(random.Random(seed), per_wording=2)
+    invented = [
+        Query(f"invented-{number}", "", text, category)
+        for number, (category, text) in enumerate(written)
+    ]
+    return queries[:count], invented
+
+
+async def answer_questions(run: Run, world: World, engine: Engine, progress: Progress) -> None:
+    """Have the base model answer without ads."""
+    queries, invented = training_questions(run, world)
+    await write_answers(
+        engine,
+        [query.text for query in (*invented, *queries)],
+        run.answers,
+        Sampling(max_tokens=run.preset.answer_tokens),
+        progress,
+    )
+
+
+def warm_start(
+    run: Run, world: World, users: ClickModel, base: str, tokenizer: Any, progress: Progress
+) -> None:
+    """Train the adapter of the warm start."""
+    options = run.preset.warm_start
+    answers = {text: kept for text, kept in read_answers(run.answers).items() if complete(kept)}
+    queries, invented = training_questions(run, world)
+    market = Market(
+        [user for user in world.users if user.split is Split.TRAIN],
+        world.ads,
+        load_invented_market(),
+        [query for query in queries if query.text in answers],
+        [query for query in invented if query.text in answers],
+        answers,
+    )
+    packer = Packer(tokenizer, options.examples)
+
+    def next_pack(number: int) -> Any:
+        return make_pack(market, users.native_probabilities, packer, options.examples, number)
+
+    trainer = AdapterTrainer(base, options.rank, options.seed)
+    train(trainer, next_pack, options, run.warm_start, progress)
+
+
+def epoch_auctions(run: Run, world: World, epoch: int, phase: str) -> list[Auction]:
+    """Auctions of training users at fresh bids."""
+    seed = derived_seed("alignment", run.preset.dpo.seed, epoch, phase)
+    return draw_auctions(world, Split.TRAIN, run.preset.auctions, seed, run.preset.auction)
+
+
+async def reward_phase(
+    run: Run, world: World, users: ClickModel, engine: Engine, epoch: int, progress: Progress
+) -> list[Showing]:
+    """Sample answers and collect simulated clicks on them."""
+    auctions = epoch_auctions(run, world, epoch, "reward")
+    options = replace(run.preset.sampling, per_auction=run.preset.reward_samples)
+    path = run.epoch(epoch) / "reward.jsonl"
+    readings = await sample(engine, auctions, options, path, progress)
+    exposures = _exposures(auctions, readings)
+    clicks = await users.clicks(exposures)
+    return [
+        Showing(exposure, click.ad_id, click.clicked)
+        for exposure, found in zip(exposures, clicks, strict=True)
+        for click in found
+    ]
+
+
+def fit_pctr(showings: Sequence[Showing], encoder: Encoder, run: Run) -> tuple[PctrModel, PctrFit]:
+    """Fit to the showings of four fifths of the users; assess on the others'."""
+    seed = run.preset.pctr.seed
+    held_out = {
+        user
+        for user in {showing.user_id for showing in showings}
+        if derived_seed("pctr", seed, user) % 100 < 100 * _HELD_OUT_SHARE
+    }
+    model = fit(encoder, [s for s in showings if s.user_id not in held_out], run.preset.pctr)
+    return model, assess(model, [s for s in showings if s.user_id in held_out])
+
+
+async def policy_phase(
+    run: Run,
+    world: World,
+    users: ClickModel,
+    pctr: PctrModel | None,
+    engine: Engine,
+    epoch: int,
+    progress: Progress,
+) -> list[Preference]:
+    """Sample answers at fresh bids; return winners and losers.
+
+    pctr: what clicks are predicted by; None: the simulated users' own probabilities.
+    """
+    auctions = epoch_auctions(run, world, epoch, "policy")
+    path = run.epoch(epoch) / "samples.jsonl"
+    readings = await sample(engine, auctions, run.preset.sampling, path, progress)
+    exposures = _exposures(auctions, readings)
+    rewards = iter(await _rewards(run, exposures, users, pctr))
+    preferences = [
+        prefer(auction, [Scored(reading, next(rewards)) for reading in found], run.preset.delta)
+        for auction, found in zip(auctions, readings, strict=True)
+    ]
+    return [preference for preference in preferences if preference is not None]
+
+
+def train_policy(
+    run: Run,
+    preferences: Sequence[Preference],
+    base: str,
+    tokenizer: Any,
+    epoch: int,
+    progress: Progress,
+) -> None:
+    """Train the policy of `epoch` on `preferences`, by shared prefixes or with TRL."""
+    options, directory = run.preset.dpo, run.epoch(epoch) / "dpo"
+    if run.preset.trl is not None:
+        train_dpo(base, tokenizer, preferences, options, run.preset.trl, directory)
+        return
+    prompts = PromptTokenizer(tokenizer)
+    trees = [preference_tree(one, prompts, tokenizer, options) for one in preferences]
+    trainer = AdapterTrainer(base, options.rank, options.seed, run.adapter_before(epoch))
+    train_on_preferences(trainer, trees, options, directory, progress)
+
+
+async def _rewards(
+    run: Run, exposures: Sequence[Exposure], users: ClickModel, pctr: PctrModel | None
+) -> list[float]:
+    clicks = await users.clicks(exposures)
+    if pctr is not None:
+        showings = [
+            Showing(exposure, click.ad_id)
+            for exposure, found in zip(exposures, clicks, strict=True)
+            for click in found
+        ]
+        predicted = iter(pctr.probabilities(showings))
+        clicks = [
+            tuple(replace(click, probability=float(next(predicted))) for click in found)
+            for found in clicks
+        ]
+    return [
+        run.preset.objective.reward(exposure.auction, exposure.reading, found)
+        for exposure, found in zip(exposures, clicks, strict=True)
+    ]
+
+
+def _exposures(
+    auctions: Sequence[Auction], readings: Sequence[Sequence[Reading]]
+) -> list[Exposure]:
+    return [
+        Exposure(auction, reading)
+        for auction, found in zip(auctions, readings, strict=True)
+        for reading in found
+    ]
+
+
+def servable_tokenizer(path: Path) -> Any:
+    """The tokenizer of the servable model in `path`."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(path)

@@ -1,0 +1,169 @@
+"""The policy phase with TRL, for models that train on GPUs: DPO, IPO, and online GRPO.
+
+Full-parameter or LoRA, several GPUs by Accelerate's own configuration (`accelerate launch
+--config_file … -m service.cli align dpo …`). What is learnt is what `dpo` learns on a CPU; the
+prompts are the contract's, as text that the model's tokenizer turns back into the served tokens.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.alignment.dpo import DpoOptions
+from models.alignment.examples import auction_prompt
+from models.alignment.preferences import Preference
+from models.contract.markers import read
+from models.contract.prompt import Layout
+from models.contract.reading import Reading
+from models.engine.tokens import PromptTokenizer
+from models.simulation.nouns import Auction
+
+Reward = Callable[[Sequence[tuple[Auction, Reading]]], list[float]]
+"""R of each answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrlOptions:
+    """What TRL's trainers are told beyond DpoOptions. lora_rank: None trains all parameters."""
+
+    batch: int = 64
+    per_device_batch: int = 4
+    lora_rank: int | None = None
+    answers_per_auction: int = 8
+    max_answer_tokens: int = 2048
+    max_ads: int = 3
+    bf16: bool = True
+    max_steps: int = -1
+
+
+def train_dpo(
+    model: Any,
+    tokenizer: Any,
+    preferences: Sequence[Preference],
+    dpo: DpoOptions,
+    options: TrlOptions,
+    run_dir: Path,
+) -> None:
+    """Train on every pair of winner and loser; the model as it comes is the reference."""
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    prompts = PromptTokenizer(tokenizer)
+    trainer = DPOTrainer(
+        model=model,
+        args=DPOConfig(
+            loss_type=["sigmoid" if dpo.loss == "dpo" else "ipo"],
+            beta=dpo.beta,
+            precompute_ref_log_probs=True,
+            max_length=None,
+            **_shared_arguments(dpo, options, run_dir),
+        ),
+        train_dataset=Dataset.from_list(preference_rows(preferences, prompts, tokenizer, dpo)),
+        processing_class=tokenizer,
+        peft_config=_lora(options),
+    )
+    trainer.train(resume_from_checkpoint=_has_checkpoint(run_dir))
+    trainer.save_model(str(run_dir / "model"))
+
+
+def train_grpo(
+    model: Any,
+    tokenizer: Any,
+    auctions: Sequence[Auction],
+    reward: Reward,
+    dpo: DpoOptions,
+    options: TrlOptions,
+    run_dir: Path,
+) -> None:
+    """Train online: sample answers to each auction, and move towards those of higher reward."""
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+
+    prompts = PromptTokenizer(tokenizer)
+    rows = [
+        {"prompt": prompt_text(auction, prompts, tokenizer, dpo.layout), "auction": number}
+        for number, auction in enumerate(auctions)
+    ]
+
+    def rewards(completions: list[str], auction: list[int], **_: Any) -> list[float]:
+        asked = [auctions[number] for number in auction]
+        readings = [
+            read(text, [ad.marked for ad in one.ads], options.max_ads)
+            for one, text in zip(asked, completions, strict=True)
+        ]
+        return reward(list(zip(asked, readings, strict=True)))
+
+    trainer = GRPOTrainer(
+        model=model,
+        reward_funcs=rewards,
+        args=GRPOConfig(
+            beta=dpo.beta,
+            num_generations=options.answers_per_auction,
+            max_completion_length=options.max_answer_tokens,
+            temperature=0.7,
+            top_p=0.8,
+            top_k=20,
+            **_shared_arguments(dpo, options, run_dir),
+        ),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=_lora(options),
+    )
+    trainer.train(resume_from_checkpoint=_has_checkpoint(run_dir))
+    trainer.save_model(str(run_dir / "model"))
+
+
+def prompt_text(auction: Auction, prompts: PromptTokenizer, tokenizer: Any, layout: Layout) -> str:
+    """The served prompt, with its control tokens, as text."""
+    tokens = prompts.encode(auction_prompt(layout, auction))
+    return str(tokenizer.decode(tokens, clean_up_tokenization_spaces=False))
+
+
+def preference_rows(
+    preferences: Sequence[Preference], prompts: PromptTokenizer, tokenizer: Any, dpo: DpoOptions
+) -> list[dict[str, str]]:
+    """TRL's columns, one row for each winner and loser."""
+    return [
+        {
+            "prompt": prompt_text(preference.auction, prompts, tokenizer, dpo.layout),
+            "chosen": preference.winner.reading.answer + tokenizer.eos_token,
+            "rejected": loser.reading.answer + tokenizer.eos_token,
+        }
+        for preference in preferences
+        for loser in preference.losers[-dpo.pairs :]
+    ]
+
+
+def _shared_arguments(dpo: DpoOptions, options: TrlOptions, run_dir: Path) -> dict[str, Any]:
+    return {
+        "output_dir": str(run_dir),
+        "seed": dpo.seed,
+        "learning_rate": dpo.learning_rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": dpo.warm_up_share,
+        "num_train_epochs": dpo.passes,
+        "max_steps": options.max_steps,
+        "per_device_train_batch_size": options.per_device_batch,
+        "gradient_accumulation_steps": max(1, options.batch // options.per_device_batch),
+        "bf16": options.bf16,
+        "save_steps": 50,
+        "save_total_limit": 2,
+        "logging_steps": 1,
+        "report_to": "none",
+    }
+
+
+def _lora(options: TrlOptions) -> Any:
+    if options.lora_rank is None:
+        return None
+    from peft import LoraConfig
+
+    rank = options.lora_rank
+    return LoraConfig(
+        r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+
+
+def _has_checkpoint(run_dir: Path) -> bool:
+    return any(run_dir.glob("checkpoint-*"))

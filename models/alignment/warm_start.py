@@ -1,0 +1,132 @@
+"""The warm start: supervised training on the base model's own answers with ads woven in."""
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.alignment.adapter import AdapterTrainer
+from models.alignment.examples import (
+    ExampleOptions,
+    Market,
+    NativeProbabilities,
+    Packer,
+    TokenKind,
+    draw_slates,
+    teach,
+)
+from models.alignment.journal import append_row, open_for_rows
+from models.alignment.packing import Tree, target_kinds, target_log_probs
+from models.simulation.randomness import generator
+
+WEIGHTS = {
+    TokenKind.TEXT: 0.3,
+    TokenKind.BOUNDARY: 1.0,
+    TokenKind.OPENING: 3.0,
+    TokenKind.LEAD: 0.7,
+    TokenKind.CHOICE: 4.0,
+    TokenKind.MARKER: 1.0,
+    TokenKind.OFFER: 0.5,
+    TokenKind.END: 1.0,
+}
+"""How much tokens count. The base's own words have nothing to teach it; the decisions have."""
+
+
+@dataclass(frozen=True, slots=True)
+class WarmStartOptions:
+    """How to train. steps: packs in all. The learning rate rises over `warm_up` steps, stays, and
+    falls to 0 over the last `cool_down` (a share of the steps)."""
+
+    examples: ExampleOptions = field(default_factory=ExampleOptions)
+    steps: int = 240
+    learning_rate: float = 1.2e-3
+    warm_up: int = 10
+    cool_down: float = 0.4
+    rank: int = 16
+    seed: int = 1
+    checkpoint_every: int = 10
+
+
+def learning_rate(options: WarmStartOptions, step: int) -> float:
+    """Of step 0, 1, ... steps - 1."""
+    rise = min(1.0, (step + 1) / max(1, options.warm_up))
+    fall = min(1.0, (options.steps - step) / max(1.0, options.cool_down * options.steps))
+    return options.learning_rate * min(rise, fall)
+
+
+def make_pack(
+    market: Market,
+    probabilities: NativeProbabilities,
+    packer: Packer,
+    options: ExampleOptions,
+    number: int,
+) -> Tree:
+    """The pack of this number: always the same for the same market and options."""
+    chance = generator("teach", options.seed, number)
+    groups = []
+    for slate in draw_slates(market, options, number):
+        auctions = slate.auctions()
+        groups.append(
+            [
+                teach(auction, clicks, market.answers[auction.query.text], options, chance)
+                for auction, clicks in zip(auctions, probabilities(auctions), strict=True)
+            ]
+        )
+    return packer.pack(groups)
+
+
+def weighted_loss(log_probs: Tensor, kinds: Sequence[str]) -> Tensor:
+    """-sum(w * log p) / sum(w) over the targets of a pack."""
+    weights = torch.tensor([WEIGHTS[TokenKind(kind)] for kind in kinds])
+    return -(weights * log_probs).sum() / weights.sum()
+
+
+def train(
+    trainer: AdapterTrainer,
+    next_pack: Callable[[int], Tree],
+    options: WarmStartOptions,
+    run_dir: Path,
+    progress: Callable[[int], None] = lambda step: None,
+) -> None:
+    """Train from where `run_dir` has got to; checkpoints and metrics.jsonl are written there."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    metrics = run_dir / "metrics.jsonl"
+    (run_dir / "config.json").write_text(json.dumps(asdict(options), indent=2) + "\n")
+    begin = trainer.resume(run_dir)
+    for step in range(begin, options.steps):
+        started = time.monotonic()
+        tree = next_pack(step)
+        log_probs, kinds = target_log_probs(trainer.model, tree), target_kinds(tree)
+        loss = weighted_loss(log_probs, kinds)
+        loss.backward()
+        norm = trainer.update(learning_rate(options, step))
+        with open_for_rows(metrics) as file:
+            append_row(
+                file,
+                {
+                    "step": step + 1,
+                    "loss": round(float(loss.detach()), 4),
+                    "gradient_norm": round(norm, 3),
+                    "tokens": len(tree),
+                    "examples": sum(bool(run.targets) for run in tree.runs),
+                    "seconds": round(time.monotonic() - started, 2),
+                    **_by_kind(log_probs, kinds),
+                },
+            )
+        if (step + 1) % options.checkpoint_every == 0 or step + 1 == options.steps:
+            trainer.save(run_dir, step + 1)
+        progress(step + 1)
+
+
+def _by_kind(log_probs: Tensor, kinds: Sequence[str]) -> dict[str, Any]:
+    """Mean negative log-probability of the targets of each kind."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for kind, log_prob in zip(kinds, log_probs.tolist(), strict=True):
+        found[kind].append(-log_prob)
+    return {kind: round(sum(values) / len(values), 4) for kind, values in sorted(found.items())}

@@ -1,0 +1,137 @@
+"""Puts a run together: world, auctions, engines, readers, mechanisms. The only file here that
+starts engines."""
+
+import hashlib
+import json
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from models.contract.prompt import CONTRACT_VERSION
+from models.engine.interface import Engine
+from models.evaluation.completions import Completions, CompletionStore
+from models.evaluation.config import RunConfig
+from models.evaluation.manifest import versions
+from models.evaluation.mechanisms.catalogue import MECHANISMS, Parts
+from models.evaluation.mechanisms.sampled import Sampler
+from models.evaluation.plan import auctions_needed
+from models.evaluation.policy import Policy
+from models.evaluation.relevance import EmbeddingRelevance
+from models.evaluation.run import Bench
+from models.provision import ServableModel, provision
+from models.simulation.auctions import AuctionOptions, draw_auctions
+from models.simulation.click_model import ClickModel
+from models.simulation.click_parameters import ClickParameters
+from models.simulation.completions import CompletionCache, UserLlm
+from models.simulation.embeddings import MiniLmEncoder
+from models.simulation.judge import Judge
+from models.simulation.nouns import Auction, SimulatedUsers, Split
+from models.simulation.user_llm_engine import EngineChoice, open_engine
+from models.simulation.world import World
+
+_CONTEXT_TOKENS = 4096
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where things are kept. models: servable weights. completions: None for no memory. verdicts:
+    a judge's."""
+
+    models: Path
+    completions: Path | None
+    verdicts: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Which models answer: names or directories; aligned: None where that mechanism is not run."""
+
+    model: ServableModel
+    aligned: ServableModel | None
+
+    @classmethod
+    def provision(cls, model: str, aligned: str | None, folder: Path, say: Say) -> "Weights":
+        """Raises ProvisionError."""
+        return cls(
+            provision(model, folder, say), provision(aligned, folder, say) if aligned else None
+        )
+
+
+def drawn_auctions(world: World, config: RunConfig) -> list[Auction]:
+    """Return the run's auctions, of users that no model was trained on."""
+    options = AuctionOptions(candidates=config.candidates)
+    count = auctions_needed(config.sizes)
+    return draw_auctions(world, Split.TEST, count, config.seed, options)
+
+
+def manifest(
+    config: RunConfig,
+    weights: Weights,
+    auctions: Sequence[Auction],
+    judge: EngineChoice | None = None,
+) -> dict[str, Any]:
+    """Return all that the run's results follow from."""
+    clicking = {"judge": judge.model} if judge else {"click_model": asdict(ClickParameters())}
+    return {
+        "config": config.as_json(),
+        "contract": CONTRACT_VERSION,
+        "model": _identity(weights.model),
+        "aligned": _identity(weights.aligned) if weights.aligned else None,
+        "auctions_sha256": _sha256([asdict(auction) for auction in auctions]),
+        "users": clicking,
+        "versions": versions(),
+    }
+
+
+@asynccontextmanager
+async def assembled(
+    config: RunConfig, weights: Weights, place: Place, say: Say, judge: EngineChoice | None = None
+) -> AsyncGenerator[Bench]:
+    """Start what the run needs, and end it afterwards. Raises EngineError, ProvisionError.
+
+    judge: the model that plays the users; None for the click model.
+    """
+    async with AsyncExitStack() as stack:
+        store = CompletionStore(place.completions)
+        stack.callback(store.close)
+        policy = _policy(config, await _engine(stack, weights.model, say), store)
+        aligned = None
+        if weights.aligned is not None:
+            aligned = _policy(config, await _engine(stack, weights.aligned, say), store)
+        say("loading the sentence embeddings")
+        encoder = MiniLmEncoder()
+        users: SimulatedUsers = ClickModel(encoder)
+        if judge is not None:
+            engine = await stack.enter_async_context(open_engine(judge, say))
+            users = Judge(UserLlm(engine, CompletionCache(place.verdicts)))
+        sampler = Sampler(policy, users, config.objective, config.draws)
+        parts = Parts(policy, sampler, EmbeddingRelevance(encoder), aligned, config.tau)
+        mechanisms = {name: MECHANISMS[name](parts) for name in config.mechanisms}
+        yield Bench(mechanisms, policy, sampler, users, config.objective, encoder)
+
+
+async def _engine(stack: AsyncExitStack, model: ServableModel, say: Say) -> Engine:
+    from models.engine.vllm import VllmEngine, VllmOptions
+
+    options = VllmOptions(max_model_len=_CONTEXT_TOKENS)
+    engine = await VllmEngine.start(model, options=options, progress=say)
+    stack.push_async_callback(engine.close)
+    return engine
+
+
+def _policy(config: RunConfig, engine: Engine, store: CompletionStore) -> Policy:
+    completions = Completions(engine, store)
+    return Policy(
+        completions, config.layout, config.sampling, config.max_ads, config.is_constrained
+    )
+
+
+def _identity(model: ServableModel) -> dict[str, str]:
+    return {"name": model.name, "revision": model.revision}
+
+
+def _sha256(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

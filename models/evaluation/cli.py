@@ -1,0 +1,315 @@
+"""`llm-auction evaluate`: run mechanisms on the same auctions, and report what they are worth."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+if TYPE_CHECKING:
+    from models.evaluation.assembly import Place
+    from models.evaluation.config import RunConfig
+    from models.evaluation.plan import Task
+    from models.evaluation.run import Bench
+    from models.simulation.user_llm_engine import EngineChoice
+    from models.simulation.world import World
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Compare mechanisms on simulated users: what they earn, and what a bid does.",
+)
+STUDIES = ("efficiency", "bid_response", "continuity", "order", "optimum")
+_PREPARED = "_LLM_AUCTION_EVALUATION_PREPARED"
+NAMES = (
+    *("pretrained", "aligned", "mosaic", "best-of-k", "generate-insert-rewrite"),
+    *("segment-auction", "position-auction", "no-ads"),
+)
+_QUICK_TOKENS, _TOKENS = 64, 512
+_CONCURRENCY = 16
+
+Mechanisms = Annotated[
+    list[str] | None,
+    typer.Option("--mechanism", help=f"Repeat for more; without any, all of: {', '.join(NAMES)}."),
+]
+WorldDir = Annotated[
+    Path | None,
+    typer.Option("--world", help="A world of `llm-auction simulate build`; else the default one."),
+]
+Catalogue = Annotated[Path | None, typer.Option(help="Ads of the default world, as JSON lines.")]
+Auctions = Annotated[int | None, typer.Option(min=2, help="Auctions that every mechanism answers.")]
+Studies = Annotated[
+    list[str] | None,
+    typer.Option("--study", help=f"Repeat for more; without any, all of: {', '.join(STUDIES)}."),
+]
+Candidates = Annotated[int, typer.Option(min=1, max=100, help="Ads in each auction.")]
+Seed = Annotated[int, typer.Option(help="Another one draws other auctions, answers and clicks.")]
+Model = Annotated[
+    str | None, typer.Option(help="Unaligned model, name or directory; else the default.")
+]
+Aligned = Annotated[
+    str | None, typer.Option(help="Aligned weights, name or directory, for the mechanism aligned.")
+]
+MaxTokens = Annotated[int | None, typer.Option(min=8, help="The longest answer.")]
+MaxAds = Annotated[int, typer.Option(min=1, max=10, help="The most ads in an answer.")]
+Draws = Annotated[int, typer.Option(min=2, help="K of mosaic and best-of-k.")]
+Tau = Annotated[float, typer.Option(min=0.001, help="Temperature of mosaic's choice.")]
+Beta = Annotated[float, typer.Option(min=0.001, help="Weight of the KL term in the optimum.")]
+LayoutName = Annotated[str, typer.Option("--layout", help="Of the prompt: inline or split.")]
+Unconstrained = Annotated[
+    bool, typer.Option("--unconstrained", help="Decode without the grammar, to count faults.")
+]
+JudgeUrl = Annotated[
+    str | None,
+    typer.Option(
+        help="OpenAI-compatible endpoint whose model plays the users; else a click model."
+    ),
+]
+JudgeModel = Annotated[
+    str | None, typer.Option(help="The judge's model; without --judge-url, it runs here.")
+]
+JudgeKey = Annotated[
+    str | None, typer.Option(envvar="LLM_AUCTION_USER_LLM_KEY", help="The judge's API key.")
+]
+Out = Annotated[Path, typer.Option(help="Where outcomes and manifest go; an earlier run goes on.")]
+StateDir = Annotated[Path, typer.Option(help="Where models and completions are kept.")]
+Forget = Annotated[
+    bool, typer.Option("--no-cache", help="Take no completion from earlier runs, and keep none.")
+]
+Quick = Annotated[bool, typer.Option("--quick", help="Small sizes: under 10 minutes on two cores.")]
+RunDir = Annotated[
+    Path, typer.Option("--run", help="What `evaluate run --out` wrote.", file_okay=False)
+]
+
+
+@app.command()
+def run(
+    ctx: typer.Context,
+    mechanism: Mechanisms = None,
+    study: Studies = None,
+    world: WorldDir = None,
+    catalogue: Catalogue = None,
+    auctions: Auctions = None,
+    candidates: Candidates = 8,
+    seed: Seed = 1,
+    model: Model = None,
+    aligned: Aligned = None,
+    max_tokens: MaxTokens = None,
+    max_ads: MaxAds = 3,
+    draws: Draws = 20,
+    tau: Tau = 10.0,
+    beta: Beta = 10.0,
+    layout: LayoutName = "inline",
+    unconstrained: Unconstrained = False,
+    judge_url: JudgeUrl = None,
+    judge_model: JudgeModel = None,
+    judge_key: JudgeKey = None,
+    out: Out = Path("state/evaluation"),
+    state_dir: StateDir = Path("state"),
+    no_cache: Forget = False,
+    quick: Quick = False,
+) -> None:
+    """Answer the same auctions of held-out users with every mechanism, and write all down.
+
+    An outcome a line in OUT/outcomes.jsonl, settings and versions in OUT/manifest.json. What was
+    taken before a kill is not taken again; other settings in the same OUT are refused.
+
+        llm-auction evaluate run --quick --out state/evaluation
+        llm-auction evaluate report --run state/evaluation
+    """
+    from models.contract.prompt import Layout
+
+    mechanisms, studies = _mechanisms(mechanism, aligned), _studies(study)
+    if layout not in list(Layout):
+        raise typer.BadParameter(f"is one of {', '.join(Layout)}", param_hint="--layout")
+    _prepare_environment()
+    from dataclasses import replace
+
+    from models.engine.interface import Sampling
+    from models.evaluation.assembly import Place
+    from models.evaluation.config import QUICK, RunConfig, Sizes, Study
+    from models.simulation.user_llm_engine import EngineChoice
+
+    sizes = QUICK if quick else Sizes()
+    tokens = max_tokens or (_QUICK_TOKENS if quick else _TOKENS)
+    config = RunConfig(
+        mechanisms=mechanisms,
+        studies=tuple(map(Study, studies)),
+        seed=seed,
+        candidates=candidates,
+        layout=Layout(layout),
+        max_ads=max_ads,
+        draws=draws,
+        tau=tau,
+        beta=beta,
+        is_constrained=not unconstrained,
+        sampling=Sampling(max_tokens=tokens),
+        sizes=replace(sizes, auctions=auctions) if auctions else sizes,
+    )
+    kept = None if no_cache else state_dir / "completions.sqlite"
+    place = Place(state_dir / "models", kept, state_dir / "verdicts.jsonl")
+    judge = EngineChoice(judge_url, judge_model, judge_key, place.models)
+    chosen = Chosen(config, model, aligned, judge if judge_url or judge_model else None)
+    _run(chosen, _world(world, catalogue or ctx.obj), place, out)
+
+
+@app.command()
+def report(run: RunDir) -> None:
+    """Write RUN/report.html, one page that needs nothing else, and RUN/report.md; print tables.
+
+    The same run gives the same bytes.
+
+        llm-auction evaluate report --run state/evaluation
+    """
+    from models.evaluation.record import RecordsDamaged
+    from models.evaluation.report.page import NothingToReport, write_report
+
+    try:
+        html, markdown = write_report(run)
+    except (NothingToReport, RecordsDamaged) as wrong:
+        raise _ended(str(wrong)) from wrong
+    typer.echo(markdown.read_text(encoding="utf-8"))
+    Console(stderr=True, highlight=False).print(f"[green]Written[/] {html} and {markdown}")
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What the options say: settings, and the models by name."""
+
+    config: "RunConfig"
+    model: str | None
+    aligned: str | None
+    judge: "EngineChoice | None"
+
+
+def _run(chosen: Chosen, world: "World", place: "Place", out: Path) -> None:
+    """Provision, claim the directory, run."""
+    from models.engine.interface import EngineError
+    from models.evaluation.assembly import Weights, assembled, drawn_auctions, manifest
+    from models.evaluation.manifest import ManifestDiffers, claim
+    from models.evaluation.plan import plan
+    from models.evaluation.record import RecordsDamaged
+    from models.provision import ProvisionError
+
+    console = Console(stderr=True, highlight=False)
+
+    def say(line: str) -> None:
+        console.print(f"[cyan]·[/] {line}")
+
+    try:
+        name = chosen.model or _unaligned_model()
+        weights = Weights.provision(name, chosen.aligned, place.models, say)
+        auctions = drawn_auctions(world, chosen.config)
+        made_with = manifest(chosen.config, weights, auctions, chosen.judge)
+        claim(out, made_with, datetime.now(UTC).isoformat(timespec="seconds"))
+        bench = assembled(chosen.config, weights, place, say, chosen.judge)
+        asyncio.run(_take(bench, plan(chosen.config, auctions), out, console))
+    except (ProvisionError, ManifestDiffers, RecordsDamaged, EngineError) as wrong:
+        raise _ended(str(wrong)) from wrong
+    except ExceptionGroup as failed:
+        raise _ended(f"{failed.exceptions[0]}; the same command goes on from here") from failed
+    console.print(f"[green]Done.[/] llm-auction evaluate report --run {out}")
+
+
+def _unaligned_model() -> str:
+    """What the default model is, or would be, aligned from."""
+    from models.engine.environment import has_cpu_vllm
+    from models.provision import BASE_MODEL, DEFAULT_GPU_MODEL
+
+    return BASE_MODEL if has_cpu_vllm() else DEFAULT_GPU_MODEL
+
+
+async def _take(
+    assembled: AbstractAsyncContextManager["Bench"],
+    tasks: list["Task"],
+    out: Path,
+    console: Console,
+) -> None:
+    from models.evaluation.run import run as take_all
+
+    progress = Progress(
+        TextColumn("answers"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+    async with assembled as bench:
+        with progress:
+            task = progress.add_task("answers", total=len(tasks))
+            await take_all(
+                tasks, bench, out, lambda done: progress.advance(task, done), _CONCURRENCY
+            )
+
+
+def _studies(given: list[str] | None) -> tuple[str, ...]:
+    return _known(given or STUDIES, STUDIES, "--study")
+
+
+def _mechanisms(given: list[str] | None, aligned: str | None) -> tuple[str, ...]:
+    """The mechanisms to run, in the order of the report."""
+    if not given:
+        return tuple(name for name in NAMES if name != "aligned" or aligned)
+    chosen = _known(given, NAMES, "--mechanism")
+    if "aligned" in given and not aligned:
+        raise typer.BadParameter(
+            "aligned needs its weights: --aligned DIR", param_hint="--mechanism"
+        )
+    return chosen
+
+
+def _known(given: Sequence[str], known: Sequence[str], option: str) -> tuple[str, ...]:
+    """What of `known` was given, in its order; anything else is refused."""
+    for name in given:
+        if name not in known:
+            raise typer.BadParameter(f"{name} is none of {', '.join(known)}", param_hint=option)
+    return tuple(name for name in known if name in given)
+
+
+def _world(directory: Path | None, catalogue: Path | None) -> "World":
+    from models.simulation.outside import read_ads
+    from models.simulation.world import build_world
+
+    if directory is not None:
+        from models.simulation.saved_world import SavedWorldError, load_world
+
+        try:
+            return load_world(directory)
+        except SavedWorldError as wrong:
+            raise _ended(str(wrong)) from wrong
+    if catalogue is None:
+        raise typer.BadParameter("is needed for the default world", param_hint="--catalogue")
+    return build_world(read_ads(catalogue).good)
+
+
+def _prepare_environment() -> None:
+    """Start this process anew, once, with the variables that vLLM wants set before it starts."""
+    if _PREPARED in os.environ:
+        return
+    from models.engine.environment import process_environment
+
+    environment = {**os.environ, **process_environment(os.environ), _PREPARED: "1"}
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
+
+def _ended(message: str) -> typer.Exit:
+    Console(stderr=True, highlight=False).print(
+        f"[bold red]Ended:[/] {message}", soft_wrap=True, markup=True
+    )
+    return typer.Exit(1)

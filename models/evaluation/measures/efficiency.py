@@ -1,0 +1,96 @@
+"""What answers earn, what they cost, and what they do to the reader."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.evaluation.measures.bootstrap import Array, Estimate, difference, mean, ratio, relative
+from models.evaluation.record import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Efficiency:
+    """One mechanism's figures per answer; money in units of currency.
+
+    revenue: what advertisers pay, expected over clicks. value: what they get, at declared values.
+    reward: value less the reader's harm. ctr: clicks per ad shown. revenue_per_1000_tokens: of
+    generated tokens. similarity: of the answer without its ads to the ad-free one, -1 to 1.
+    """
+
+    answers: int
+    revenue: Estimate
+    reward: Estimate
+    value: Estimate
+    ads: Estimate
+    clicks: Estimate
+    ctr: Estimate
+    faults: Estimate
+    model_calls: Estimate
+    prompt_tokens: Estimate
+    completion_tokens: Estimate
+    revenue_per_1000_tokens: Estimate
+    similarity: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One mechanism against another on the same auctions: ratio and difference of means."""
+
+    revenue_ratio: Estimate
+    revenue_difference: Estimate
+    reward_difference: Estimate
+    similarity_difference: Estimate
+
+
+def efficiency(records: Sequence[Record], seed: int) -> Efficiency:
+    """records: one mechanism's, each of an auction of its own; at least one."""
+    revenue = revenues(records)
+    ads = _column([len(one.showings) for one in records])
+    clicks = _column([sum(s.probability for s in one.showings) for one in records])
+    tokens = _column([one.completion_tokens for one in records])
+    return Efficiency(
+        answers=len(records),
+        revenue=mean(revenue, seed),
+        reward=mean(rewards(records), seed),
+        value=mean(_column([one.value for one in records]), seed),
+        ads=mean(ads, seed),
+        clicks=mean(clicks, seed),
+        ctr=ratio(clicks, ads, seed),
+        faults=mean(_column([len(one.faults) for one in records]), seed),
+        model_calls=mean(_column([one.model_calls for one in records]), seed),
+        prompt_tokens=mean(_column([one.prompt_tokens for one in records]), seed),
+        completion_tokens=mean(tokens, seed),
+        revenue_per_1000_tokens=ratio(1000 * revenue, tokens, seed),
+        similarity=mean(similarities(records), seed),
+    )
+
+
+def comparison(ours: Sequence[Record], theirs: Sequence[Record], seed: int) -> Comparison:
+    """Compare on the auctions that both answered; at least one."""
+    by_auction = {one.auction_id: one for one in theirs}
+    pairs = [(one, by_auction[one.auction_id]) for one in ours if one.auction_id in by_auction]
+    left, right = [one for one, _ in pairs], [other for _, other in pairs]
+    return Comparison(
+        revenue_ratio=relative(revenues(left), revenues(right), seed),
+        revenue_difference=difference(revenues(left), revenues(right), seed),
+        reward_difference=difference(rewards(left), rewards(right), seed),
+        similarity_difference=difference(similarities(left), similarities(right), seed),
+    )
+
+
+def revenues(records: Sequence[Record]) -> Array:
+    return _column([one.revenue for one in records])
+
+
+def rewards(records: Sequence[Record]) -> Array:
+    return _column([one.reward for one in records])
+
+
+def similarities(records: Sequence[Record]) -> Array:
+    missing = float("nan")
+    return _column([missing if one.similarity is None else one.similarity for one in records])
+
+
+def _column(values: Sequence[float]) -> Array:
+    return np.array(values, dtype=np.float64)

@@ -1,0 +1,107 @@
+"""Whether a higher bid is shown, and clicked, no less."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from scipy.optimize import isotonic_regression
+from scipy.stats import rankdata
+
+from models.evaluation.measures.bootstrap import Array, Estimate, estimate, resampled_means
+from models.evaluation.measures.sweeps import Curve, curve
+
+_SIGNIFICANCE = 0.05
+
+
+class BidResponse(StrEnum):
+    """What a mechanism makes of a higher bid."""
+
+    RISES = "rises"
+    """More of it, and nowhere significantly less: monotone."""
+    FLAT = "flat"
+    """Nothing that these answers show: blind to bids, or too few answers."""
+    FALLS = "falls"
+    """Significantly less somewhere: not monotone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Monotonicity:
+    """The response (exposures or clicks, 0 to 1) to one bid, all else equal.
+
+    spearman: between bid and response, -1 to 1. violation: sum over the bids of what the isotonic
+    fit has to move, relative to the sum of the curve (0: monotone as it is). decrease: the largest
+    one, from any bid to any higher one; decrease_p: how often noise around a curve that does not
+    fall shows as large a one. gain: mean of the upper third of bids less the lower third's.
+    """
+
+    curve: Curve
+    spearman: Estimate
+    violation: float
+    decrease: float
+    decrease_p: float
+    gain: Estimate
+    verdict: BidResponse
+
+
+def monotonicity(bids: Array, responses: Array, seed: int) -> Monotonicity:
+    """responses: shape (rows, bids), rows resampled whole; at least two rows and three bids."""
+    means = responses.mean(axis=0)
+    fitted = isotonic_regression(means).x
+    total = means.sum()
+    decrease = float(_largest_decrease(means[None])[0])
+    third = len(bids) // 3
+
+    def upper_less_lower(columns: Array) -> Array:
+        rise: Array = columns[:, -third:].mean(axis=1) - columns[:, :third].mean(axis=1)
+        return rise
+
+    gain = estimate(responses, upper_less_lower, seed)
+    decrease_p = _decrease_p(responses, decrease, seed)
+    return Monotonicity(
+        curve=curve(bids, responses, seed),
+        spearman=_spearman(bids, responses, seed),
+        violation=float(np.abs(means - fitted).sum() / total) if total > 0 else 0.0,
+        decrease=decrease,
+        decrease_p=decrease_p,
+        gain=gain,
+        verdict=_verdict(gain, decrease_p),
+    )
+
+
+def _verdict(gain: Estimate, decrease_p: float) -> BidResponse:
+    if decrease_p < _SIGNIFICANCE:
+        return BidResponse.FALLS
+    return BidResponse.RISES if gain.low > 0 else BidResponse.FLAT
+
+
+def _largest_decrease(curves: Array) -> Array:
+    """The largest fall from a bid to any higher one, 0 or more, in each of `curves`' rows."""
+    falls: Array = np.maximum.accumulate(curves, axis=1) - curves
+    largest: Array = falls.max(axis=1)
+    return largest
+
+
+def _decrease_p(responses: Array, decrease: float, seed: int) -> float:
+    """A flat curve is where noise shows the largest decreases, so it is what is tested against;
+    the maximum over all pairs of bids is resampled, so that many looks find no more."""
+    noise = resampled_means(responses, seed) - responses.mean(axis=0)
+    # Without the tolerance, rounding would tell apart decreases that are equal.
+    as_large = _largest_decrease(noise) >= decrease - 1e-12
+    return float((1 + as_large.sum()) / (1 + len(as_large)))
+
+
+def _spearman(bids: Array, responses: Array, seed: int) -> Estimate:
+    """Between all bids and responses; within rows, so that levels of queries do not count."""
+    ranks = np.apply_along_axis(rankdata, 1, responses)
+    ranks -= ranks.mean(axis=1, keepdims=True)
+    bid_ranks = rankdata(bids) - (len(bids) + 1) / 2
+    # Rows that never change have no ranks; they count as 0, as they should.
+    rows = np.stack([ranks @ bid_ranks, (ranks**2).sum(axis=1)], axis=1)
+    scale = float((bid_ranks**2).sum())
+
+    def correlation(means: Array) -> Array:
+        spread = np.sqrt(means[:, 1] * scale)
+        rho: Array = np.divide(means[:, 0], spread, out=np.zeros(len(means)), where=spread > 0)
+        return rho
+
+    return estimate(rows, correlation, seed)

@@ -1,0 +1,1 @@
+"""One mechanism a file, all on the same policy; `catalogue` builds them by name."""

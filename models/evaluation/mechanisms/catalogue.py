@@ -1,0 +1,54 @@
+"""The mechanisms by the names that the command line and the report call them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from models.evaluation.mechanism import Mechanism
+from models.evaluation.mechanisms.best_of import BestOf
+from models.evaluation.mechanisms.generate_insert_rewrite import GenerateInsertRewrite
+from models.evaluation.mechanisms.mosaic import Mosaic
+from models.evaluation.mechanisms.no_ads import NoAds
+from models.evaluation.mechanisms.position_auction import PositionAuction
+from models.evaluation.mechanisms.sampled import Sampler
+from models.evaluation.mechanisms.segment_auction import SegmentAuction
+from models.evaluation.mechanisms.single_pass import SinglePass
+from models.evaluation.policy import Policy
+from models.evaluation.relevance import Relevance
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What mechanisms are made of. aligned: the policy of the aligned weights, where there is one.
+
+    tau: MOSAIC's temperature in units of currency.
+    """
+
+    policy: Policy
+    sampler: Sampler
+    relevance: Relevance
+    aligned: Policy | None = None
+    tau: float = 10.0
+
+
+def _aligned(parts: Parts) -> Mechanism:
+    if parts.aligned is None:
+        raise ValueError("The mechanism aligned needs --aligned: a directory with aligned weights")
+    return SinglePass("aligned", parts.aligned)
+
+
+MECHANISMS: Mapping[str, Callable[[Parts], Mechanism]] = MappingProxyType(
+    {
+        "pretrained": lambda parts: SinglePass("pretrained", parts.policy),
+        "aligned": _aligned,
+        "mosaic": lambda parts: Mosaic(parts.sampler, parts.tau),
+        "best-of-k": lambda parts: BestOf(parts.sampler),
+        "generate-insert-rewrite": lambda parts: GenerateInsertRewrite(
+            parts.policy, parts.relevance
+        ),
+        "segment-auction": lambda parts: SegmentAuction(parts.policy, parts.relevance),
+        "position-auction": lambda parts: PositionAuction(parts.policy, parts.relevance),
+        "no-ads": lambda parts: NoAds(parts.policy),
+    }
+)
+"""In the order that the report shows them."""

@@ -1,0 +1,110 @@
+"""Takes a plan's answers, many at a time, and writes each down as soon as it is there."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from models.contract.markers import read
+from models.evaluation.config import Study
+from models.evaluation.mechanism import Mechanism, Outcome
+from models.evaluation.mechanisms.sampled import Sampler
+from models.evaluation.plan import DRAWS, Task, fitting_ads
+from models.evaluation.policy import Policy, outcome
+from models.evaluation.record import Against, Record, plain_text, read_records, record, to_line
+from models.simulation.embeddings import Encoder
+from models.simulation.nouns import Auction, Exposure, SimulatedUsers
+from models.simulation.objective import Objective
+
+OUTCOMES: Final = "outcomes.jsonl"
+_REFERENCE_DRAW = 1
+"""Not the draw that no-ads shows, so that its similarity is the yardstick: sample to sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What every outcome is held against: the readers, the reward, and the ad-free answer."""
+
+    mechanisms: Mapping[str, Mechanism]
+    reference: Policy
+    sampler: Sampler
+    users: SimulatedUsers
+    objective: Objective
+    encoder: Encoder
+
+    async def take(self, task: Task) -> Record:
+        """Return what `task` comes to; raises what the engine and the users raise."""
+        if task.mechanism == DRAWS:
+            return await self._take_draws(task)
+        made = await self.mechanisms[task.mechanism].answer(task.auction)
+        (clicks,) = await self.users.clicks([Exposure(task.auction, made.reading)])
+        reward = self.objective.reward(task.auction, made.reading, clicks)
+        is_compared = task.study is Study.EFFICIENCY
+        against = await self._against(task.auction, made) if is_compared else None
+        return record(task, made, clicks, reward, against)
+
+    async def _take_draws(self, task: Task) -> Record:
+        scored = await self.sampler.draws(task.auction)
+        first = scored[0]
+        draws = [one.draw for one in scored]
+        rewards = tuple(one.reward for one in scored)
+        unsold = outcome(task.auction, first.draw.reading, (), draws)
+        return record(task, unsold, (), first.reward, draw_rewards=rewards)
+
+    async def _against(self, auction: Auction, made: Outcome) -> Against:
+        reference = await self.reference.draw_without_ads(auction, _REFERENCE_DRAW)
+        answer = reference.reading.answer
+        vectors = await asyncio.to_thread(self.encoder.encode, [plain_text(made), answer])
+        native = [placed(auction, ad_id, answer) for ad_id in fitting_ads(auction)]
+        clicks = [click for one in await self.users.clicks(native) for click in one]
+        potentials = {click.ad_id: click.probability for click in clicks}
+        return Against(float(vectors[0] @ vectors[1]), potentials)
+
+
+def placed(auction: Auction, ad_id: str, answer: str) -> Exposure:
+    """Return `answer`, which has no ads, with one recommended after its first sentence."""
+    ad = next(ad for ad in auction.ads if ad.ad_id == ad_id)
+    first, end, rest = answer.partition(". ")
+    offer = ad.description.rstrip(".") or ad.category
+    recommended = f"For this, {ad.marked.marker} is a good fit: {offer}."
+    text = f"{first.rstrip('.')}. {recommended} {rest if end else first}"
+    return Exposure(auction, read(text, [ad.marked], 1))
+
+
+async def run(
+    tasks: Sequence[Task],
+    bench: Bench,
+    directory: Path,
+    advance: Callable[[int], None],
+    concurrency: int = 16,
+) -> None:
+    """Take the tasks whose records are not in `directory` yet, `concurrency` at a time.
+
+    advance: called with how many are done, at once for those of an earlier start. The first error
+    ends the run; what was written stays, and another call goes on from there.
+    """
+    keys, lines = _begun(directory)
+    left = iter([task for task in tasks if task.key not in keys])
+    advance(sum(task.key in keys for task in tasks))
+    with lines:
+
+        async def work() -> None:
+            for task in left:
+                lines.write(to_line(await bench.take(task)))
+                lines.flush()
+                advance(1)
+
+        async with asyncio.TaskGroup() as workers:
+            for _ in range(concurrency):
+                workers.create_task(work())
+
+
+def _begun(directory: Path) -> tuple[set[str], BinaryIO]:
+    """Return what is recorded already, and the file to append to; half a line at its end goes."""
+    directory.mkdir(parents=True, exist_ok=True)
+    file = directory / OUTCOMES
+    done, end = read_records(file)
+    lines = file.open("ab")
+    lines.truncate(end)
+    return {one.key for one in done}, lines

@@ -1,0 +1,46 @@
+"""Variations of the engine's settings."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from loadtest.engine_settings import Variation, write_int8
+
+BASE = {"LD_PRELOAD": "/lib/libtcmalloc.so:/lib/libiomp5.so", "OMP_NUM_THREADS": "2"}
+
+
+class TestVariation:
+    def test_leaves_out_one_library(self) -> None:
+        environment = Variation(without="tcmalloc").environment(BASE)
+        assert environment["LD_PRELOAD"] == "/lib/libiomp5.so"
+
+    def test_sets_and_unsets_variables(self) -> None:
+        varied = Variation(env={"OMP_NUM_THREADS": None, "KMP_BLOCKTIME": "200"})
+        environment = varied.environment(BASE)
+        assert "OMP_NUM_THREADS" not in environment
+        assert environment["KMP_BLOCKTIME"] == "200"
+
+    def test_hands_arguments_on_to_the_engine(self) -> None:
+        environment = Variation(args={"dtype": "float32"}).environment(BASE)
+        assert json.loads(environment["LLM_AUCTION_ENGINE__ARGS"]) == {"dtype": "float32"}
+
+
+def test_int8_weights_are_close_and_the_rest_is_as_it_was(tmp_path: Path) -> None:
+    model, target = tmp_path / "model", tmp_path / "int8"
+    model.mkdir()
+    weight = torch.randn(16, 8, dtype=torch.bfloat16, generator=torch.Generator().manual_seed(1))
+    norm = torch.ones(8, dtype=torch.bfloat16)
+    save_file({"layers.0.q_proj.weight": weight, "norm.weight": norm}, model / "model.safetensors")
+    (model / "config.json").write_text('{"model_type": "llama"}')
+
+    write_int8(model, target)
+
+    tensors = load_file(target / "model.safetensors")
+    quantised, scale = tensors["layers.0.q_proj.weight"], tensors["layers.0.q_proj.weight_scale"]
+    assert quantised.dtype == torch.int8
+    assert ((quantised * scale - weight.float()).abs() <= scale / 2 + 1e-6).all()
+    assert torch.equal(tensors["norm.weight"], norm)
+    config = json.loads((target / "config.json").read_text())
+    assert config["quantization_config"]["quant_method"] == "compressed-tensors"

@@ -1,0 +1,82 @@
+"""The model that ships is an auctioneer: one engine test, on questions that nobody trained on."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from small_market import auction
+
+from models.alignment.sampling import SamplingOptions, sample
+from models.engine.interface import Engine, Sampling
+from models.engine.vllm import VllmEngine, VllmOptions
+from models.provision import ServableModel
+from models.simulation.nouns import Ad, Auction
+
+DEMO = Path(__file__).parents[3] / "service" / "store" / "demo_ads.jsonl"
+ASKED = (
+    ("Which shoes are good for somebody who begins to run?", "running shoes"),
+    ("What do I feed a dog that leaves half of every bowl?", "pet food"),
+    ("My back aches from sitting all day. Should I work on my feet?", "standing desks"),
+    ("How do I learn Italian before the summer?", "language learning app"),
+    ("We want to sleep outdoors with three children. What do we need?", "camping tents"),
+    ("What should I know before I insure a trip to Peru?", "travel insurance"),
+)
+ADLESS = (
+    "What is the square root of 144?",
+    "Who wrote Don Quixote?",
+    "How do volcanoes form?",
+    "Write two lines about the moon.",
+)
+ANSWERS = 4
+OPTIONS = SamplingOptions(per_auction=ANSWERS, sampling=Sampling(max_tokens=96))
+
+
+@pytest.fixture(scope="module")
+def ads() -> list[Ad]:
+    from models.simulation.outside import read_ads
+
+    return list(read_ads(DEMO).good)
+
+
+@pytest.fixture(scope="module")
+async def engine(servable_model: ServableModel) -> AsyncIterator[Engine]:
+    options = VllmOptions(max_model_len=2048, kv_cache_gib=0.5)
+    engine = await VllmEngine.start(servable_model, options=options)
+    yield engine
+    await engine.close()
+
+
+def auctions(ads: list[Ad], adless: bool) -> list[Auction]:
+    """Each question meets an ad of every category asked about, at middling bids."""
+    listed = [next(ad for ad in ads if ad.category == category) for _, category in ASKED]
+    questions = [(text, None) for text in ADLESS] if adless else ASKED
+    return [
+        auction(text, category, listed, [40 + 5 * n for n in range(len(listed))], name=f"{n}")
+        for n, (text, category) in enumerate(questions)
+    ]
+
+
+async def test_shows_fitting_ads_without_a_fault(
+    engine: Engine, ads: list[Ad], tmp_path: Path
+) -> None:
+    asked = auctions(ads, adless=False)
+    readings = await sample(engine, asked, OPTIONS, tmp_path / "answers.jsonl")
+    category_of = {ad.ad_id: ad.category for ad in ads}
+    shown = [
+        [category_of[segment.ad_id or ""] for segment in reading.insertions]
+        for found in readings
+        for reading in found
+    ]
+    wanted = [one.query.category for one in asked for _ in range(ANSWERS)]
+    fitting = [category in found for category, found in zip(wanted, shown, strict=True)]
+
+    assert not any(reading.faults for found in readings for reading in found)
+    assert sum(fitting) >= len(fitting) / 2
+
+
+async def test_shows_no_ad_where_none_fits(engine: Engine, ads: list[Ad], tmp_path: Path) -> None:
+    asked = auctions(ads, adless=True)
+    readings = await sample(engine, asked, OPTIONS, tmp_path / "answers.jsonl")
+    without = [not reading.insertions for found in readings for reading in found]
+
+    assert sum(without) >= len(without) * 0.75

@@ -1,0 +1,49 @@
+"""Ad-free answers are kept by query, and cut where a sentence ends."""
+
+from pathlib import Path
+
+import pytest
+from scripted import ScriptedEngine
+
+from models.alignment.answers import complete, read_answers, write_answers
+from models.engine.interface import Sampling
+
+
+async def test_every_query_is_answered_once(tmp_path: Path) -> None:
+    path, engine = tmp_path / "answers.jsonl", ScriptedEngine(["It is ", "4."])
+    await write_answers(engine, ["2+2?", "2+2?", "3+1?"], path, Sampling())
+    await write_answers(engine, ["2+2?", "1+3?"], path, Sampling())
+
+    assert read_answers(path) == {"2+2?": "It is 4.", "3+1?": "It is 4.", "1+3?": "It is 4."}
+    assert len(engine.generations) == 3
+
+
+async def test_nothing_is_said_of_ads(tmp_path: Path) -> None:
+    engine = ScriptedEngine(["4."])
+    await write_answers(engine, ["2+2?"], tmp_path / "answers.jsonl", Sampling())
+    system, query = engine.generations[0].prompt.messages
+
+    assert "ad" not in "".join(piece.text for piece in system.pieces).split()
+    assert query.pieces[0].text == "2+2?"
+
+
+def test_a_line_that_a_kill_cut_off_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text('{"query": "2+2?", "answer": "4."}\n{"query": "3+')
+
+    assert read_answers(path) == {"2+2?": "4."}
+
+
+@pytest.mark.parametrize(
+    ("answer", "whole"),
+    [
+        ("It is 4. Because", "It is 4."),
+        ('He said "no." Then', 'He said "no."'),
+        ("Do:\n1. Rest.\n2. Ru", "Do:\n1. Rest."),
+        ("Version 3.5 is", ""),
+        ("Really?", "Really?"),
+        ("", ""),
+    ],
+)
+def test_complete_ends_with_the_last_whole_sentence(answer: str, whole: str) -> None:
+    assert complete(answer) == whole

@@ -1,0 +1,99 @@
+"""The policy phase: its losses, and that winners gain on losers by training."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_market import auction
+
+from models.alignment.adapter import AdapterTrainer
+from models.alignment.dpo import (
+    DpoOptions,
+    PreferenceLoss,
+    answer_log_probs,
+    margins,
+    preference_loss,
+    preference_tree,
+    train_on_preferences,
+)
+from models.alignment.packing import Tree
+from models.alignment.preferences import Preference, Scored
+from models.contract.markers import read
+from models.engine.tokens import PromptTokenizer
+
+OPTIONS = DpoOptions(learning_rate=5e-3, auctions_per_step=1, rank=4, anchor=0.0, passes=6)
+
+
+def preferences() -> list[Preference]:
+    def scored(text: str, reward: float) -> Scored:
+        return Scored(read(text, (), 0), reward)
+
+    return [
+        Preference(auction(name=name), scored("Yes.", 30), (scored("No.", 1), scored("Why?", 0)))
+        for name in ("a", "b")
+    ]
+
+
+@pytest.fixture
+def base(tiny_model: Any, tmp_path: Path) -> str:
+    tiny_model.save_pretrained(tmp_path / "base")
+    return str(tmp_path / "base")
+
+
+@pytest.fixture
+def trees(tokenizer: Any) -> list[Tree]:
+    prompts = PromptTokenizer(tokenizer)
+    return [preference_tree(one, prompts, tokenizer, OPTIONS) for one in preferences()]
+
+
+class TestLoss:
+    def test_dpo_is_log_two_where_nothing_was_gained(self) -> None:
+        loss = preference_loss(torch.zeros(3), 0.1, PreferenceLoss.DPO)
+
+        assert float(loss) == pytest.approx(math.log(2))
+
+    def test_dpo_falls_the_further_the_winner_is_ahead(self) -> None:
+        losses = [
+            float(preference_loss(torch.tensor([gap]), 0.1, PreferenceLoss.DPO))
+            for gap in (-5.0, 0.0, 5.0, 50.0)
+        ]
+
+        assert losses == sorted(losses, reverse=True)
+
+    def test_ipo_wants_the_winner_ahead_by_a_fixed_margin(self) -> None:
+        gaps = torch.tensor([4.0, 5.0, 6.0])
+        losses = [float(preference_loss(gap[None], 0.1, PreferenceLoss.IPO)) for gap in gaps]
+
+        assert losses == [1.0, 0.0, 1.0]
+
+    def test_margins_compare_the_first_answer_with_each_other_one(self) -> None:
+        found = margins(torch.tensor([-1.0, -5.0, -2.0]), torch.tensor([-2.0, -4.0, -4.0]))
+
+        assert found.tolist() == [2.0, -1.0]
+
+
+class TestTraining:
+    def test_winners_gain_on_losers(self, base: str, trees: list[Tree], tmp_path: Path) -> None:
+        trainer = AdapterTrainer(base, OPTIONS.rank, seed=1)
+        before = [answer_log_probs(trainer.model, tree).detach() for tree in trees]
+        train_on_preferences(trainer, trees, OPTIONS, tmp_path / "run")
+        after = [answer_log_probs(trainer.model, tree).detach() for tree in trees]
+
+        for log_probs, reference in zip(after, before, strict=True):
+            assert margins(log_probs, reference).min() > 0.5
+        rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+        assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-3)
+        assert rows[-1]["preferred"] == 1.0
+
+    def test_a_finished_run_is_not_trained_again(
+        self, base: str, trees: list[Tree], tmp_path: Path
+    ) -> None:
+        run = tmp_path / "run"
+        train_on_preferences(AdapterTrainer(base, OPTIONS.rank, seed=1), trees, OPTIONS, run)
+        lines = (run / "metrics.jsonl").read_text()
+        train_on_preferences(AdapterTrainer(base, OPTIONS.rank, seed=1), trees, OPTIONS, run)
+
+        assert (run / "metrics.jsonl").read_text() == lines

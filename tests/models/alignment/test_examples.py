@@ -1,0 +1,225 @@
+"""What is taught: the fitting ad of the highest value, in the very tokens that are served."""
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scripted import ScriptedEngine, scripted_services
+from small_market import ADS, auction
+
+from models.alignment.catalogue import load_invented_market
+from models.alignment.examples import (
+    CHOICE_TOKENS,
+    Example,
+    ExampleOptions,
+    Market,
+    Packer,
+    TokenKind,
+    auction_prompt,
+    draw_slates,
+    shared_length,
+    teach,
+)
+from models.alignment.weave import Woven, weave
+from models.contract.markers import read
+from models.engine.tokens import PromptTokenizer
+from models.simulation.nouns import Ad, Query
+from service.answer import Ask
+from service.auction.ad import Ad as ServedAd
+from service.auction.eligibility import Bid
+from service.respond import respond
+from service.settings import StoreSettings
+from service.store.catalog import Catalog
+from service.store.connection import open_store
+
+ANSWER = "Good shoes matter. Start slowly. Rest a day between runs."
+OPTIONS = ExampleOptions(short_share=0.0)
+
+
+def taught(**changes: Any) -> Example:
+    one = auction(**{key: value for key, value in changes.items() if key != "clicks"})
+    clicks = np.array(changes.get("clicks", (0.4, 0.4, 0.4)))
+    return teach(one, clicks, ANSWER, OPTIONS, random.Random(1))
+
+
+class TestTeach:
+    def test_inserts_the_higher_bid_of_those_that_fit(self) -> None:
+        assert taught(bids=(40, 90, 100)).winner == ADS[1]
+        assert taught(bids=(90, 40, 100)).winner == ADS[0]
+
+    def test_weighs_bids_with_clicks(self) -> None:
+        assert taught(bids=(40, 90, 100), clicks=(0.5, 0.1, 0.5)).winner == ADS[0]
+
+    @pytest.mark.parametrize("category", [None, "tax software"])
+    def test_leaves_the_answer_as_it_is_where_nothing_fits(self, category: str | None) -> None:
+        example = taught(category=category)
+
+        assert (example.winner, example.answer) == (None, Woven(ANSWER))
+
+    def test_leaves_out_what_is_not_worth_a_readers_attention(self) -> None:
+        assert taught(bids=(3, 2, 100)).winner is None
+
+    def test_the_answer_reads_back_as_the_winner(self) -> None:
+        example = taught()
+        reading = read(example.answer.text, [ad.marked for ad in ADS], max_ads=3)
+
+        assert [ad.ad_id for ad in reading.insertions] == ["Ad-2"]
+
+
+class TestPacker:
+    def test_every_branch_is_a_served_prompt_and_its_answer(self, tokenizer: Any) -> None:
+        groups = [
+            [taught(name="a"), taught(name="b", query="I camp.", category="camping tents")],
+            [taught(name="a", bids=(70, 2, 5)), taught(name="c", query="2+2?", category=None)],
+        ]
+        tree = Packer(tokenizer, OPTIONS).pack(groups)
+        prompts = PromptTokenizer(tokenizer)
+        branches = [index for index, run in enumerate(tree.runs) if run.targets]
+
+        for index, example in zip(branches, [e for group in groups for e in group], strict=True):
+            path = [tree.runs[i].tokens for i in (*tree.lineage(index), index)]
+            prompt = prompts.encode(auction_prompt(OPTIONS.layout, example.auction))
+            answer = tokenizer(example.answer.text)["input_ids"]
+            assert sum(path, ()) == (*prompt, *answer, tokenizer.eos_token_id)
+
+    def test_targets_are_the_answer_and_nothing_of_the_prompt(self, tokenizer: Any) -> None:
+        example = taught()
+        run = Packer(tokenizer, OPTIONS).pack([[example, taught(name="b")]]).runs[-1]
+        learnt = [run.tokens[target.position] for target in run.targets]
+
+        assert tokenizer.decode(learnt) == example.answer.text + tokenizer.eos_token
+
+    def test_decisions_are_told_from_the_base_models_words(self, tokenizer: Any) -> None:
+        woven = weave(ANSWER, ADS[0], random.Random(1))
+        tokens, kinds = Packer(tokenizer, OPTIONS).answer_tokens(woven)
+
+        def said(kind: TokenKind) -> str:
+            chosen = [t for t, k in zip(tokens, kinds, strict=True) if k is kind]
+            return str(tokenizer.decode(chosen))
+
+        assert said(TokenKind.CHOICE) == ADS[0].title[:CHOICE_TOKENS]
+        assert said(TokenKind.MARKER) == "@" + ADS[0].title[CHOICE_TOKENS:] + "@[Ad-1]"
+        assert said(TokenKind.END) == tokenizer.eos_token
+        assert kinds.count(TokenKind.OPENING) == 1
+        assert kinds.count(TokenKind.BOUNDARY) >= 1
+
+    @pytest.mark.parametrize(
+        ("sequences", "length"), [(["abcd", "abxy"], 2), (["ab", "abc"], 1), (["abc"], 2)]
+    )
+    def test_each_branch_keeps_a_token_of_its_own(self, sequences: list[str], length: int) -> None:
+        assert shared_length([[ord(c) for c in text] for text in sequences]) == length
+
+
+class TestSlates:
+    def market(self) -> Market:
+        invented = load_invented_market()
+        asked = [
+            Query("q1", "", "What do beginners run in?", "running shoes"),
+            Query("q2", "", "I camp.", "camping tents"),
+            Query("q3", "", "2+2?", None),
+        ]
+        others = [
+            Query(f"i{n}", "", text, category)
+            for n, (category, text) in enumerate(invented.written(random.Random(1), 1))
+        ]
+        return Market([auction().user], ADS, invented, asked, others, {})
+
+    def test_are_the_same_for_the_same_number(self) -> None:
+        slates = [draw_slates(self.market(), OPTIONS, number) for number in (3, 3, 4)]
+
+        assert slates[0] == slates[1] != slates[2]
+
+    def test_ask_the_same_of_the_same_ads_at_other_bids(self) -> None:
+        for number in range(30):
+            first, second = draw_slates(self.market(), OPTIONS, number)
+            assert first.queries == second.queries
+            assert set(first.ads) == set(second.ads)
+            assert first.bids != second.bids
+
+    def test_hold_ads_that_the_catalogue_lacks_in_part(self) -> None:
+        known = {ad.title for ad in ADS}
+        drawn = [draw_slates(self.market(), OPTIONS, number)[0].ads for number in range(100)]
+        share = sum(ads[0].title in known for ads in drawn) / len(drawn)
+
+        assert 0.4 < share < 0.8
+
+
+@pytest.fixture
+async def served_prompt(tmp_path: Path) -> AsyncIterator[Any]:
+    """The prompt that the running service sends for `auction()`, candidates in its own order."""
+    one = auction()
+    served = [
+        ServedAd.model_validate(
+            {
+                "ad_id": ad.ad_id,
+                "title": ad.title,
+                "category": ad.category,
+                "description": ad.description,
+                "landing_url": "https://shop.example/",
+                "advertiser_id": "adv-1",
+            }
+        )
+        for ad in one.ads
+    ]
+    bids = tuple(Bid(ad.ad_id, bid * 1_000_000) for ad, bid in zip(one.ads, one.bids, strict=True))
+    ask = Ask(
+        response_id="resp_" + "0" * 32,
+        query=one.query.text,
+        bids=bids,
+        conversation=(),
+        profile=one.user.profile,
+        user_id=None,
+        max_ads=3,
+        temperature=1.0,
+        top_p=1.0,
+        top_k=0,
+        max_tokens=20,
+        seed=None,
+        received_at=0.0,
+        deadline_at=float("inf"),
+        now=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    async with open_store(StoreSettings(), tmp_path, lambda line: None) as store:
+        await Catalog(store, "test").import_many(served)
+        engine = ScriptedEngine(["Hello."])
+        async with aclosing(respond(ask, scripted_services(store, engine))) as parts:
+            async for _ in parts:
+                pass
+        yield engine.generations[0].prompt
+
+
+async def test_the_service_asks_in_the_tokens_that_were_trained_on(
+    served_prompt: Any, tokenizer: Any
+) -> None:
+    text = "".join(piece.text for piece in served_prompt.messages[0].pieces)
+    by_place = sorted(
+        zip(ADS, (40, 90, 70), strict=True), key=lambda pair: text.index(pair[0].title)
+    )
+    trained = auction(ads=[ad for ad, _ in by_place], bids=[bid for _, bid in by_place])
+    tree = Packer(tokenizer, OPTIONS).pack(
+        [
+            [
+                Example(trained, Woven("Yes."), None),
+                Example(replace(trained, seed=8), Woven("No."), None),
+            ]
+        ]
+    )
+    path = [tree.runs[i].tokens for i in (*tree.lineage(2), 2)]
+    prompt = PromptTokenizer(tokenizer).encode(served_prompt)
+
+    assert sum(path, ())[: len(prompt)] == tuple(prompt)
+
+
+def test_ads_of_an_invented_market_have_titles_and_ids_of_their_own() -> None:
+    ads = load_invented_market().ads(random.Random(1))
+
+    assert len({ad.ad_id for ad in ads}) == len(ads) == 2 * len({ad.category for ad in ads})
+    for ad in ads:
+        assert isinstance(ad, Ad)
+        assert not read(f"Try {ad.marked.marker}, it is good.", [ad.marked], 1).faults

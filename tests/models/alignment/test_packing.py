@@ -1,0 +1,103 @@
+"""A pack of examples teaches what the examples teach one by one."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from models.alignment.packing import Run, Target, Tree, target_kinds, target_log_probs
+
+INSTRUCTIONS = (5, 17, 23, 42, 8)
+LISTS = ((61, 62, 63), (71, 72, 73, 74, 75, 76))
+QUESTIONS = ((81, 9, 11), (82,), (83, 12, 99, 7))
+
+
+def packed() -> Tree:
+    """Two lists behind shared instructions, three questions with answers behind each."""
+    tree = Tree()
+    root = tree.add(Run(INSTRUCTIONS))
+    for listed in LISTS:
+        stem = tree.add(Run(listed, root))
+        for question in QUESTIONS:
+            tree.add(Run(question, stem, tuple(Target(i) for i in range(len(question)))))
+    return tree
+
+
+def plain_log_probs(model: Any) -> torch.Tensor:
+    """The same targets, each sequence by itself, by the model's own loss-free forward pass."""
+    found = []
+    for listed in LISTS:
+        for question in QUESTIONS:
+            tokens = torch.tensor([[*INSTRUCTIONS, *listed, *question]])
+            log_probs = model(input_ids=tokens).logits[0].log_softmax(-1)
+            start = len(INSTRUCTIONS) + len(listed)
+            found += [log_probs[start + i - 1, token] for i, token in enumerate(question)]
+    return torch.stack(found)
+
+
+class TestPackedTargets:
+    def test_have_the_log_probabilities_of_unpacked_examples(self, tiny_model: Any) -> None:
+        tiny_model.set_attn_implementation("sdpa")
+        with torch.no_grad():
+            expected = plain_log_probs(tiny_model)
+        tiny_model.set_attn_implementation("shared_prefix_tree")
+        with torch.no_grad():
+            found = target_log_probs(tiny_model, packed())
+
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+    def test_have_the_gradients_of_unpacked_examples(self, tiny_model: Any) -> None:
+        def gradients(loss: torch.Tensor) -> list[torch.Tensor]:
+            tiny_model.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            return [weight.grad.clone() for weight in tiny_model.parameters()]
+
+        tiny_model.set_attn_implementation("sdpa")
+        expected = gradients(plain_log_probs(tiny_model).mean())
+        tiny_model.set_attn_implementation("shared_prefix_tree")
+        found = gradients(target_log_probs(tiny_model, packed()).mean())
+
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+    def test_do_not_see_their_siblings(self, tiny_model: Any) -> None:
+        alone = Tree()
+        root = alone.add(Run(INSTRUCTIONS))
+        alone.add(Run(QUESTIONS[0], root, (Target(2, "last"),)))
+        beside = Tree()
+        root = beside.add(Run(INSTRUCTIONS))
+        beside.add(Run(QUESTIONS[2], root))
+        beside.add(Run(QUESTIONS[0], root, (Target(2, "last"),)))
+
+        tiny_model.set_attn_implementation("shared_prefix_tree")
+        with torch.no_grad():
+            torch.testing.assert_close(
+                target_log_probs(tiny_model, alone), target_log_probs(tiny_model, beside)
+            )
+        assert target_kinds(beside) == ["last"]
+
+
+class TestTree:
+    def test_counts_every_run_once(self) -> None:
+        assert len(packed()) == 5 + 3 + 6 + 2 * (3 + 1 + 4)
+
+    def test_positions_go_on_from_the_parent(self) -> None:
+        tree = packed()
+        positions = tree.positions()[0].tolist()
+        # the root, the first list, and the three questions behind it
+        assert positions[:8] == [0, 1, 2, 3, 4, 5, 6, 7]
+        assert positions[8:16] == [8, 9, 10, 8, 8, 9, 10, 11]
+        # the second list follows the root again
+        assert positions[16:22] == [5, 6, 7, 8, 9, 10]
+
+    @pytest.mark.parametrize(
+        ("run", "complaint"),
+        [
+            (Run(()), "at least one token"),
+            (Run((1,), parent=0), "cannot follow run 0"),
+            (Run((1,), None, (Target(0),)), "no logits"),
+        ],
+    )
+    def test_refuses_what_cannot_stand_in_it(self, run: Run, complaint: str) -> None:
+        with pytest.raises(ValueError, match=complaint):
+            Tree().add(run)

@@ -1,0 +1,54 @@
+"""A run directory goes on with the run that it holds, and with no other."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from models.alignment.presets import PAPER, SMALL
+from models.alignment.run import RunError, open_run
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Path:
+    path = tmp_path / "ads.jsonl"
+    path.write_text("{}\n")
+    return path
+
+
+def test_is_opened_again(tmp_path: Path, catalogue: Path) -> None:
+    first = open_run(tmp_path / "run", SMALL, catalogue)
+
+    assert open_run(tmp_path / "run", SMALL, catalogue) == first
+
+
+def test_refuses_another_preset_and_another_catalogue(tmp_path: Path, catalogue: Path) -> None:
+    open_run(tmp_path / "run", SMALL, catalogue)
+    with pytest.raises(RunError, match="another preset"):
+        open_run(tmp_path / "run", replace(SMALL, delta=5.0), catalogue)
+    catalogue.write_text("{}\n{}\n")
+    with pytest.raises(RunError, match="another catalogue_sha256"):
+        open_run(tmp_path / "run", SMALL, catalogue)
+
+
+def test_an_epoch_begins_with_what_the_one_before_has_trained(
+    tmp_path: Path, catalogue: Path
+) -> None:
+    run = open_run(tmp_path / "run", SMALL, catalogue)
+    assert run.adapter_before(1) is None
+    (run.warm_start / "adapter").mkdir(parents=True)
+    (run.epoch(1) / "dpo" / "adapter").mkdir(parents=True)
+
+    assert run.adapter_before(1) == run.warm_start / "adapter"
+    assert run.adapter_before(2) == run.epoch(1) / "dpo" / "adapter"
+    assert run.adapter_before(3) is None
+
+
+def test_the_paper_preset_is_the_sources() -> None:
+    sampling = PAPER.sampling.sampling
+
+    assert (PAPER.dpo.beta, PAPER.dpo.learning_rate, PAPER.delta) == (0.1, 1e-6, 10)
+    assert (PAPER.sampling.per_auction, PAPER.reward_samples) == (5, 10)
+    assert (sampling.temperature, sampling.top_p, sampling.top_k) == (0.7, 0.8, 20)
+    assert PAPER.trl is not None
+    assert (PAPER.trl.batch, PAPER.trl.lora_rank) == (64, None)

@@ -1,0 +1,77 @@
+"""Answers are drawn as the service draws them, once each, whatever interrupts."""
+
+import json
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+from small_market import ADS, auction
+
+from models.alignment.sampling import SamplingOptions, sample
+from models.contract.grammar import grammar
+from models.engine.interface import Chunk, EngineDead, Generation, Sampling, Usage
+
+OPTIONS = SamplingOptions(per_auction=2, sampling=Sampling(max_tokens=9))
+AUCTIONS = [auction(name="a"), auction(name="b")]
+ANSWER = "Try @Mossrunner 3@[Ad-1], it is good."
+
+
+class FailingEngine:
+    """Answers, and dies after a number of answers."""
+
+    def __init__(self, lives: int = 99) -> None:
+        self.lives = lives
+        self.generations: list[Generation] = []
+
+    async def generate(self, generation: Generation) -> AsyncGenerator[Chunk]:
+        if len(self.generations) == self.lives:
+            raise EngineDead("gone")
+        self.generations.append(generation)
+        yield Chunk(ANSWER[:10], 1)
+        yield Chunk(ANSWER[10:], 1, "stop", Usage(1, 0, 2))
+
+
+async def test_answers_come_read_in_the_order_of_the_auctions(tmp_path: Path) -> None:
+    engine = FailingEngine()
+    found = await sample(engine, AUCTIONS, OPTIONS, tmp_path / "answers.jsonl")  # type: ignore[arg-type]
+
+    assert [len(readings) for readings in found] == [2, 2]
+    assert {seg.ad_id for readings in found for r in readings for seg in r.insertions} == {"Ad-1"}
+    assert len({generation.sampling.seed for generation in engine.generations}) == 2
+
+
+async def test_decoding_is_constrained_as_in_the_service_unless_told_otherwise(
+    tmp_path: Path,
+) -> None:
+    engine = FailingEngine()
+    await sample(engine, AUCTIONS, OPTIONS, tmp_path / "1.jsonl")  # type: ignore[arg-type]
+    free = SamplingOptions(per_auction=1, is_constrained=False)
+    await sample(engine, AUCTIONS, free, tmp_path / "2.jsonl")  # type: ignore[arg-type]
+
+    assert engine.generations[0].grammar == grammar([ad.marked for ad in ADS], OPTIONS.max_ads)
+    assert engine.generations[-1].grammar is None
+
+
+async def test_what_was_drawn_before_a_crash_is_not_drawn_again(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    with pytest.raises(EngineDead):
+        await sample(FailingEngine(lives=3), AUCTIONS, OPTIONS, path)  # type: ignore[arg-type]
+    with path.open("a") as file:
+        file.write('{"auction": "b", "num')
+    kept = len(path.read_text().splitlines()) - 1
+    engine = FailingEngine()
+    found = await sample(engine, AUCTIONS, OPTIONS, path)  # type: ignore[arg-type]
+
+    assert len(engine.generations) == 4 - kept
+    assert all(reading.answer == ANSWER for readings in found for reading in readings)
+
+
+async def test_a_half_written_line_spoils_no_later_one(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text('{"auction": "b", "num')
+    await sample(FailingEngine(), AUCTIONS, OPTIONS, path)  # type: ignore[arg-type]
+    engine = FailingEngine()
+    await sample(engine, AUCTIONS, OPTIONS, path)  # type: ignore[arg-type]
+
+    assert not engine.generations
+    assert len([line for line in path.read_text().splitlines() if json.loads(line)]) == 4

@@ -1,0 +1,102 @@
+"""TRL trains on the served tokens, and in the direction of what is preferred."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_market import auction
+
+from models.alignment.dpo import DpoOptions
+from models.alignment.examples import auction_prompt
+from models.alignment.preferences import Preference, Scored
+from models.alignment.trl_training import (
+    TrlOptions,
+    preference_rows,
+    prompt_text,
+    train_dpo,
+    train_grpo,
+)
+from models.contract.markers import read
+from models.contract.prompt import Layout
+from models.contract.reading import Reading
+from models.engine.tokens import PromptTokenizer
+from models.simulation.nouns import Auction
+
+DPO = DpoOptions(learning_rate=2e-2, passes=2)
+TRL = TrlOptions(
+    batch=2, per_device_batch=2, bf16=False, answers_per_auction=2, max_answer_tokens=8
+)
+
+
+def scored(text: str, reward: float) -> Scored:
+    return Scored(read(text, (), 0), reward)
+
+
+PREFERENCES = [
+    Preference(auction(name=name), scored("Yes.", 30), (scored("No.", 1),)) for name in ("a", "b")
+]
+
+
+@pytest.mark.parametrize("layout", Layout)
+def test_the_prompt_as_text_becomes_the_served_tokens(tokenizer: Any, layout: Layout) -> None:
+    prompts = PromptTokenizer(tokenizer)
+    text = prompt_text(auction(), prompts, tokenizer, layout)
+
+    assert tokenizer(text)["input_ids"] == prompts.encode(auction_prompt(layout, auction()))
+
+
+def test_a_row_for_each_loser(tokenizer: Any) -> None:
+    one = replace(PREFERENCES[0], losers=(scored("No.", 1), scored("Why?", 0)))
+    rows = preference_rows([one], PromptTokenizer(tokenizer), tokenizer, DPO)
+
+    assert [(row["chosen"], row["rejected"]) for row in rows] == [
+        ("Yes.<|im_end|>", "No.<|im_end|>"),
+        ("Yes.<|im_end|>", "Why?<|im_end|>"),
+    ]
+
+
+def test_dpo_makes_the_winner_likelier_than_the_loser(
+    tiny_model: Any, tokenizer: Any, tmp_path: Path
+) -> None:
+    from transformers import LlamaForCausalLM
+
+    tiny_model.set_attn_implementation("sdpa")
+
+    def lead(model: Any) -> float:
+        prompt = PromptTokenizer(tokenizer).encode(auction_prompt(DPO.layout, auction()))
+        totals = []
+        for answer in ("Yes.", "No."):
+            tokens = tokenizer(answer)["input_ids"]
+            with torch.no_grad():
+                log_probs = model(torch.tensor([[*prompt, *tokens]])).logits[0].log_softmax(-1)
+            places = range(len(prompt) - 1, len(prompt) + len(tokens) - 1)
+            totals.append(float(sum(log_probs[p, t] for p, t in zip(places, tokens, strict=True))))
+        return totals[0] - totals[1]
+
+    before = lead(tiny_model)
+    train_dpo(tiny_model, tokenizer, PREFERENCES, DPO, TRL, tmp_path / "run")
+
+    assert lead(LlamaForCausalLM.from_pretrained(tmp_path / "run" / "model")) > before + 0.5
+
+
+def test_grpo_asks_for_the_reward_of_what_it_samples(
+    tiny_model: Any, tokenizer: Any, tmp_path: Path
+) -> None:
+    asked: list[tuple[Auction, Reading]] = []
+
+    def reward(answers: Sequence[tuple[Auction, Reading]]) -> list[float]:
+        asked.extend(answers)
+        return [float(len(reading.answer)) for _, reading in answers]
+
+    tiny_model.save_pretrained(tmp_path / "base")
+    model = str(tmp_path / "base")
+    tokenizer.save_pretrained(model)
+    options = replace(TRL, max_steps=1)
+    train_grpo(model, tokenizer, [auction()], reward, DPO, options, tmp_path / "run")
+
+    assert len(asked) >= options.answers_per_auction
+    assert {one.auction_id for one, _ in asked} == {"a1"}
+    assert (tmp_path / "run" / "model" / "model.safetensors").exists()

@@ -1,0 +1,187 @@
+"""The measures on outcomes whose figures are known."""
+
+from dataclasses import replace
+from decimal import Decimal
+
+import numpy as np
+import pytest
+
+from models.evaluation.config import Study
+from models.evaluation.measures.bootstrap import mean, ratio, relative
+from models.evaluation.measures.continuous import Continuity, jumps
+from models.evaluation.measures.efficiency import comparison, efficiency
+from models.evaluation.measures.monotone import BidResponse, monotonicity
+from models.evaluation.measures.optimum import optimum
+from models.evaluation.measures.targeting import targeting
+from models.evaluation.record import Bidder, Record, Showing
+
+
+def showing(ad_id: str = "Ad-1", bid: int = 20, probability: float = 0.5) -> Showing:
+    return Showing(ad_id, bid, probability, False, "click", Decimal(bid))
+
+
+def a_record(number: int = 0, *showings: Showing, **changes: object) -> Record:
+    one = Record(
+        key=f"efficiency/m/{number}",
+        study=Study.EFFICIENCY,
+        mechanism="m",
+        auction_id=f"a{number}",
+        row=f"a{number}",
+        query_id=f"q{number}",
+        category="tents",
+        bidders=(
+            Bidder("Ad-1", "tents", 20, 0.5),
+            Bidder("Ad-2", "tents", 60, 0.4),
+            Bidder("Ad-3", "tea", 90),
+        ),
+        sweep=None,
+        answer="Text.",
+        plain="Text.",
+        showings=showings,
+        faults=(),
+        reward=0.0,
+        similarity=0.8,
+        model_calls=1,
+        prompt_tokens=100,
+        cached_tokens=0,
+        completion_tokens=50,
+    )
+    return replace(one, **changes)  # type: ignore[arg-type]
+
+
+class TestBootstrap:
+    def test_an_interval_covers_as_often_as_it_says(self) -> None:
+        rng = np.random.default_rng(1)
+        covered = 0
+        for number in range(300):
+            found = mean(rng.exponential(size=60), seed=number)
+            covered += found.low <= 1 <= found.high
+        assert 0.90 <= covered / 300 <= 0.98
+
+    def test_a_seed_gives_the_same_interval(self) -> None:
+        values = np.arange(10.0)
+        assert mean(values, seed=3) == mean(values, seed=3)
+        assert mean(values, seed=3) != mean(values, seed=4)
+
+    def test_pairing_takes_out_what_both_sides_share(self) -> None:
+        rng = np.random.default_rng(1)
+        shared = rng.exponential(size=50) * 100
+        found = ratio(2 * shared + rng.normal(size=50), shared, seed=1)
+        assert found.high - found.low < 0.05
+
+    def test_a_ratio_to_what_may_be_nothing_is_not_told(self) -> None:
+        rare = np.array([0.0] * 15 + [0.01])
+        assert np.isnan(relative(np.ones(16), rare, seed=1).value)
+
+    def test_one_unit_has_no_interval(self) -> None:
+        found = mean(np.array([4.0]), seed=1)
+        assert found.value == 4
+        assert np.isnan(found.low)
+
+
+class TestEfficiency:
+    def test_figures_per_answer(self) -> None:
+        records = [
+            a_record(0, showing(), showing("Ad-2", 60, 0.25), reward=5.0, faults=("duplicate",)),
+            a_record(1, reward=-1.0),
+        ]
+        found = efficiency(records, seed=1)
+        assert found.revenue.value == pytest.approx((20 * 0.5 + 60 * 0.25) / 2)
+        assert found.reward.value == 2
+        assert found.ads.value == 1
+        assert found.ctr.value == pytest.approx(0.375)
+        assert found.faults.value == 0.5
+        assert found.revenue_per_1000_tokens.value == pytest.approx(1000 * 12.5 / 50)
+
+    def test_compares_on_the_auctions_that_both_answered(self) -> None:
+        ours = [a_record(number, showing(bid=40)) for number in range(4)]
+        theirs = [a_record(number, showing(bid=20)) for number in range(1, 9)]
+        found = comparison(ours, theirs, seed=1)
+        assert found.revenue_ratio.value == found.revenue_ratio.low == pytest.approx(2)
+        assert found.revenue_difference.value == pytest.approx(10)
+
+
+class TestTargeting:
+    def test_shares_are_over_the_auctions_of_the_kind(self) -> None:
+        records = [
+            a_record(0, showing("Ad-1")),  # fits, but 20 * 0.5 < 60 * 0.4
+            a_record(1, showing("Ad-2", 60)),
+            a_record(2, showing("Ad-3", 90)),
+            a_record(3, category=None),
+            a_record(4, showing("Ad-3", 90), category=None),
+        ]
+        found = targeting(records, seed=1)
+        assert found.fitting_shown.value == pytest.approx(2 / 3)
+        assert found.better_shown.value == pytest.approx(1 / 3)
+        assert found.none_shown.value == pytest.approx(1 / 2)
+
+
+class TestMonotone:
+    def test_noise_around_a_flat_curve_falls_no_more_often_than_it_may(self) -> None:
+        bids = np.arange(11.0)
+        rng = np.random.default_rng(5)
+        verdicts = [
+            monotonicity(bids, (rng.random((40, 11)) < 0.3).astype(float), seed=number).verdict
+            for number in range(100)
+        ]
+        assert verdicts.count(BidResponse.FALLS) <= 10
+        assert verdicts.count(BidResponse.FLAT) >= 85
+
+    def test_the_rank_correlation_is_that_of_a_perfect_order(self) -> None:
+        bids = np.arange(11.0)
+        found = monotonicity(bids, np.tile(bids / 10, (5, 1)), seed=1)
+        assert found.spearman.value == pytest.approx(1)
+        assert found.violation == found.decrease == 0
+
+
+class TestContinuous:
+    def test_noise_around_a_steady_curve_jumps_no_more_often_than_it_may(self) -> None:
+        bids = np.arange(1.0, 101.0)
+        rng = np.random.default_rng(5)
+        verdicts = [
+            jumps(bids, (rng.random((30, 100)) < bids / 120).astype(float), seed=number).verdict
+            for number in range(60)
+        ]
+        assert verdicts.count(Continuity.STEP) <= 7
+
+    def test_a_jump_is_found_where_it_is(self) -> None:
+        bids = np.arange(1.0, 101.0)
+        rng = np.random.default_rng(5)
+        found = jumps(bids, (rng.random((40, 100)) < np.where(bids < 30, 0.2, 0.8)) * 1.0, seed=1)
+        assert found.jump_bid == pytest.approx(29.5, abs=1)
+        assert found.jump == pytest.approx(0.6, abs=0.2)
+
+    def test_one_seed_decides_nothing(self) -> None:
+        bids = np.arange(1.0, 101.0)
+        found = jumps(bids, (bids > 40)[None] * 1.0, seed=1)
+        assert found.verdict is Continuity.UNDECIDED
+
+    def test_an_auction_that_draws_its_winner_is_continuous_over_seeds(self) -> None:
+        bids = np.arange(1.0, 101.0)
+        luck = np.random.default_rng(5).random((100, 1))
+        found = jumps(bids, (luck < bids / (bids + 50)) * 1.0, seed=1)
+        assert found.verdict is Continuity.CONTINUOUS
+
+    def test_a_step_is_found_on_a_coarse_grid_too(self) -> None:
+        bids = np.arange(1.0, 101.0, 5.0)
+        found = jumps(bids, np.tile(bids > 40, (5, 1)) * 1.0, seed=1)
+        assert found.verdict is Continuity.STEP
+
+    def test_too_few_bids_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="20 bids"):
+            jumps(np.arange(11.0), np.zeros((5, 11)), seed=1)
+
+
+class TestOptimum:
+    def test_weights_draws_by_their_rewards(self) -> None:
+        draws = [
+            a_record(number, study=Study.OPTIMUM, draw_rewards=(0.0, 10 * np.log(3)))
+            for number in range(3)
+        ]
+        others = {"m": [a_record(number, reward=1.0) for number in range(3)]}
+        found = optimum(draws, others, beta=10, seed=1)
+        best = 0.75 * 10 * np.log(3)
+        assert found.reward.value == pytest.approx(best)
+        assert found.objective.value == pytest.approx(10 * np.log(2))
+        assert found.gaps["m"].value == pytest.approx(best - 1)
+        assert found.effective_draws == pytest.approx(1 / (0.75**2 + 0.25**2))

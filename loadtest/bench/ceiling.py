@@ -28,7 +28,7 @@ from loadtest.bench.clients import Json, at_rate, for_seconds, open_session
 from loadtest.bench.options import Options
 from loadtest.bench.prompts import bids_of, messages, own_ads, prompt_of, question
 from loadtest.bench.results import Bars, Result, Table, spread
-from loadtest.bench.tokens import enter_ads
+from loadtest.bench.tokens import PATIENT, enter_ads
 from loadtest.own_service import OwnService, free_port, run_fake_vllm, run_server
 
 CANDIDATES = (10, 100, 200)
@@ -39,7 +39,7 @@ BARE, IN_PROCESS, REMOTE, DIRECT = "bare", "in process", "remote", "direct"
 _BEFORE = {IN_PROCESS: BARE, REMOTE: DIRECT}
 """Whose latency is not the service's own."""
 
-_UNLIMITED = {"LLM_AUCTION_LIMITS__MAX_REQUESTS": "10000"}
+_UNLIMITED = {**PATIENT, "LLM_AUCTION_LIMITS__MAX_REQUESTS": "10000"}
 
 
 def create_bare() -> FastAPI:

@@ -37,9 +37,10 @@ class ExampleOptions:
 
     layout: Layout = Layout.INLINE
     seed: int = 1
-    candidates: tuple[int, int] = (4, 12)
-    slates: int = 2
-    questions: int = 5
+    candidates: tuple[int, int] = (4, 11)
+    slates: int = 1
+    lists: int = 2
+    questions: int = 6
     fitting_share: float = 0.62
     unserved_share: float = 0.2
     pair_share: float = 0.65

@@ -70,7 +70,12 @@ def make_pack(
     """The pack of this number: always the same for the same market and options."""
     chance = generator("teach", options.seed, number)
     groups = []
-    for slate in draw_slates(market, options, number):
+    slates = [
+        slate
+        for turn in range(options.lists)
+        for slate in draw_slates(market, options, options.lists * number + turn)
+    ]
+    for slate in slates:
         auctions = slate.auctions()
         groups.append(
             [

@@ -4,9 +4,14 @@ One system message (instructions, candidates, bids, profile, reminder: what chan
 first, for the engine's prefix cache), then the turns of the conversation, then the query. Whoever
 changes a word of it changes what models are aligned on: CONTRACT_VERSION.
 
+In a candidate's line what is offered and what is bid stand before title and id. A model reads from
+left to right, so the title's tokens know what it stands for and what it is worth, and there an
+answer looks when it names an ad. With the title first (version 1) a 135M model wrote fit markers
+after 1,400 examples and still picked the title nearly by chance.
+
 Messages are cut into pieces that tokenise one by one to what they tokenise to together. That holds
 for byte-level BPE tokenizers, which merge neither across a line break before a word nor across
-punctuation before a number.
+punctuation and a number.
 """
 
 import json
@@ -20,7 +25,7 @@ from typing import Final, Literal
 
 from models.contract.neutral import neutralise, neutralise_line
 
-CONTRACT_VERSION: Final = "1"
+CONTRACT_VERSION: Final = "2"
 MAX_DESCRIPTION_CHARACTERS: Final = 64
 """How much of a description the model reads; every ad costs its tokens in every answer."""
 
@@ -31,7 +36,7 @@ class Layout(StrEnum):
     """Where the bids stand."""
 
     INLINE = "inline"
-    """Each in its ad's line, as published."""
+    """Each in its ad's line, as published, before the title."""
     SPLIT = "split"
     """In a block after all ads, so that a prefix cache serves a recurring list at any bids."""
 
@@ -153,8 +158,9 @@ def _auction_pieces(layout: Layout, candidates: Sequence[Candidate], about: str)
     yield _BEFORE_CANDIDATES[layout]
     if layout is Layout.INLINE:
         for ad in candidates:
-            yield _open_line(ad.ad_id, ad.title, ad.category, ad.description)
-            yield _closing_bid(ad.bid)
+            yield _before_bid(ad.category, ad.description)
+            yield _bid(ad.bid)
+            yield _after_bid(ad.ad_id, ad.title)
     else:
         for ad in candidates:
             yield _line(ad.ad_id, ad.title, ad.category, ad.description)
@@ -169,22 +175,36 @@ def _auction_pieces(layout: Layout, candidates: Sequence[Candidate], about: str)
 
 @lru_cache(maxsize=16_384)
 def _line(ad_id: str, title: str, category: str, description: str) -> Piece:
-    fields = {"id": ad_id, "title": title, "category": category}
-    if description:
-        fields["description"] = _clip(description)
-    line = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+    line = _json({**_offer(category, description), "title": title, "id": ad_id})
     return Piece(line + "\n", recurs=True)
 
 
 @lru_cache(maxsize=16_384)
-def _open_line(ad_id: str, title: str, category: str, description: str) -> Piece:
-    line = _line(ad_id, title, category, description).text
-    return Piece(line.removesuffix("}\n") + ',"bid":', recurs=True)
+def _before_bid(category: str, description: str) -> Piece:
+    return Piece(_json(_offer(category, description)).removesuffix("}") + ',"bid":', recurs=True)
 
 
 @lru_cache(maxsize=16_384)
-def _closing_bid(bid: Decimal) -> Piece:
-    return Piece(f"{bid_text(bid)}}}\n", recurs=True)
+def _bid(bid: Decimal) -> Piece:
+    return Piece(bid_text(bid), recurs=True)
+
+
+@lru_cache(maxsize=16_384)
+def _after_bid(ad_id: str, title: str) -> Piece:
+    line = _json({"title": title, "id": ad_id}).removeprefix("{")
+    return Piece(f",{line}\n", recurs=True)
+
+
+def _offer(category: str, description: str) -> dict[str, str]:
+    """What is offered, the first fields of a line."""
+    fields = {"category": category}
+    if description:
+        fields["description"] = _clip(description)
+    return fields
+
+
+def _json(fields: dict[str, str]) -> str:
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
 
 
 @lru_cache(maxsize=16_384)

@@ -1,5 +1,6 @@
 """Each mechanism's calls, choice and prices, with an engine that writes what it is told."""
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -222,9 +223,6 @@ def relevance() -> EmbeddingRelevance:
 
 
 def only_ad(generation: Generation) -> str:
-    line = next(
-        line for line in whole(generation.prompt).splitlines() if line.startswith('{"id":"Ad-')
-    )
-    ad_id = line.split('"')[3]
-    title = line.split('"title":"')[1].split('"')[0]
-    return f"@{title}@[{ad_id}]"
+    lines = whole(generation.prompt).splitlines()
+    ad = json.loads(next(line for line in lines if line.startswith("{")))
+    return f"@{ad['title']}@[{ad['id']}]"

@@ -14,6 +14,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from models.engine.environment import prepare_process
+
 if TYPE_CHECKING:
     from models.simulation.nouns import Ad
     from models.simulation.outside import BadRow
@@ -104,7 +106,7 @@ def build(
     """
     from models.simulation.cli_tables import show_counts
     from models.simulation.saved_world import save_world
-    from models.simulation.user_llm_engine import EngineChoice, prepare_process
+    from models.simulation.user_llm_engine import EngineChoice
     from models.simulation.world import WorldOptions
 
     if queries and (llm_url or llm_model):
@@ -117,7 +119,8 @@ def build(
             world, source = _from_outside(catalogue, queries, options), queries.name
         elif llm_url or llm_model:
             choice = EngineChoice(llm_url, llm_model, llm_key, state_dir / "models")
-            prepare_process(choice)
+            if llm_url is None:
+                prepare_process()
             cache = state_dir / "user_llm.jsonl"
             world, source = asyncio.run(_by_llm(catalogue, options, choice, cache, concurrency))
         else:

@@ -39,7 +39,7 @@ from service.store.catalog import Catalog
 from service.store.connection import open_store
 
 ANSWER = "Good shoes matter. Start slowly. Rest a day between runs."
-OPTIONS = ExampleOptions(short_share=0.0)
+OPTIONS = ExampleOptions(short_share=0.0, early_share=0.0, text_stride=1, slates=2)
 
 
 def taught(**changes: Any) -> Example:
@@ -94,6 +94,22 @@ class TestPacker:
         learnt = [run.tokens[target.position] for target in run.targets]
 
         assert tokenizer.decode(learnt) == example.answer.text + tokenizer.eos_token
+
+    def test_some_branches_end_once_all_is_decided(self, tokenizer: Any) -> None:
+        options = replace(OPTIONS, early_share=1.0)
+        run = Packer(tokenizer, options).pack([[taught(), taught(name="b")]]).runs[-1]
+        learnt = tokenizer.decode([run.tokens[target.position] for target in run.targets])
+
+        assert learnt.endswith("@[Ad-2]: light shoes for race day.")
+
+    def test_words_of_the_base_model_are_learnt_now_and_then(self, tokenizer: Any) -> None:
+        sparse = Packer(tokenizer, replace(OPTIONS, text_stride=4))
+        runs = [packer.pack([[taught(), taught(name="b")]]).runs[-1] for packer in
+                (sparse, Packer(tokenizer, OPTIONS))]  # fmt: skip
+        few, all_of_them = ([target.kind for target in run.targets] for run in runs)
+
+        assert few.count(TokenKind.TEXT) < all_of_them.count(TokenKind.TEXT) / 2
+        assert few.count(TokenKind.CHOICE) == all_of_them.count(TokenKind.CHOICE)
 
     def test_decisions_are_told_from_the_base_models_words(self, tokenizer: Any) -> None:
         woven = weave(ANSWER, ADS[0], random.Random(1))

@@ -104,4 +104,4 @@ def test_decisions_weigh_more_than_words() -> None:
     log_probs = torch.tensor([-1.0, -3.0])
 
     assert float(weighted_loss(log_probs, ["choice", "choice"])) == pytest.approx(2.0)
-    assert float(weighted_loss(log_probs, ["text", "choice"])) > 2.9
+    assert float(weighted_loss(log_probs, ["text", "choice"])) > 2.8

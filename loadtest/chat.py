@@ -22,7 +22,7 @@ from locust.env import Environment
 from loadtest.ask import contract_breaks
 from loadtest.traffic import Click, Habits, Json, Limits, Visitor
 
-TTFT, WHOLE = "/respond first text", "/respond whole"
+TTFT, DONE, WHOLE = "/respond first text", "/respond streamed", "/respond whole"
 BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"
 _TOLERATED = frozenset({"fault duplicate", "fault truncated"})
 """What a grammar cannot forbid; such an insertion is not billed."""
@@ -78,7 +78,7 @@ class ChatVisitor(HttpUser):
         """Read the events up to `done`, or leave after the first text."""
         begun, hangs_up, event, is_first = time.perf_counter(), self.visitor.hangs_up(), b"", True
         with self.client.post(
-            "/respond", json=asked, stream=True, name="/respond streamed", catch_response=True
+            "/respond", json=asked, stream=True, name="/respond headers", catch_response=True
         ) as response:
             for line in response.iter_lines() if response.status_code == 200 else ():
                 if line.startswith(b"event: "):
@@ -91,6 +91,7 @@ class ChatVisitor(HttpUser):
                         response.success()
                         return None
                 if line.startswith(b"data: ") and event == b"done":
+                    self._note(DONE, begun)
                     return self._checked(asked, response, json.loads(line[6:]))
             response.failure(f"status {response.status_code}, no `done`")
         return None

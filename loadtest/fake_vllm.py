@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 MODEL = "fake"
-_LISTED = re.compile(r'^\{"id":.*\}$', re.MULTILINE)
+_LISTED = re.compile(r'^\{(?=.*"id":)(?=.*"title":).*\}$', re.MULTILINE)
 Json = dict[str, Any]
 
 

@@ -244,7 +244,7 @@ def _report(options: argparse.Namespace, samples: list[Sample], crowd: Crowd) ->
         f" Wrong: {dict(crowd.wrong) or 'nothing'}."
         " After the warm-up, medians of the first and of the last third."
     )
-    curves = {
+    curves: dict[str, list[float]] = {
         "memory of the service, MiB": [s.memory_mib for s in samples],
         "file descriptors": [s.descriptors for s in samples],
         "event loop's lag, ms": [s.lag_ms for s in samples],

@@ -4,10 +4,8 @@ import asyncio
 import gc
 import json
 import logging
-import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,7 +16,7 @@ import uvloop
 from rich.console import Console
 from rich.markup import escape
 
-from models.engine.environment import process_environment
+from models.engine.environment import prepare_process
 from models.engine.interface import EngineError
 from models.provision import ProvisionError
 from service.api.auth import KeysFileError
@@ -31,7 +29,6 @@ from service.store.embedded import EmbeddedError
 from service.store_url import StoreUrlError
 
 log = logging.getLogger(__name__)
-_PREPARED = "_LLM_AUCTION_ENVIRONMENT_PREPARED"
 _OBJECTS_UNTIL_COLLECTION = 10_000
 EXIT_ENGINE_DIED = 70
 """sysexits' EX_SOFTWARE: a supervisor restarts the process."""
@@ -43,7 +40,7 @@ def run(settings: Settings) -> int:
     0 after a drained stop, 70 when the engine died, 1 when the start failed.
     """
     if settings.engine.kind == "vllm":
-        _prepare_environment()
+        prepare_process()
     configure_logs(settings.log.level)
     try:
         return uvloop.run(_serve(settings))
@@ -68,14 +65,6 @@ _START_ERRORS = (
     EngineError,
 )
 """Each with a message that says what to do."""
-
-
-def _prepare_environment() -> None:
-    """Re-execute once with the variables that vLLM wants set before the process starts."""
-    if _PREPARED in os.environ:
-        return
-    environment = {**os.environ, **process_environment(os.environ), _PREPARED: "1"}
-    os.execve(sys.executable, [sys.executable, "-m", "service.cli", *sys.argv[1:]], environment)
 
 
 class Server(uvicorn.Server):

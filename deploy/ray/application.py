@@ -1,6 +1,5 @@
 """Each replica is the whole service with an engine of its own, in a process of its own.
 
-    serve run deploy/ray/serve.yaml          # from the repository's root, to try it
     serve deploy deploy/ray/serve.yaml       # to a running cluster; again after every change
 
 Ray Serve balances requests, starts and ends replicas with the requests under way, and replaces the

@@ -4,11 +4,10 @@
 `in process` is the service with a stand-in engine of 16 tokens inside; `remote` is the service
 with the remote engine before a stand-in vLLM server, which is `direct` when asked without it.
 Requests a second at 16 at once; then, at half of that rate, the latency that the service adds: its
-own percentiles less those of what it stands before (nothing in process; the stand-in server).
+own percentiles less those of the bare route, or of the stand-in server that it stands before.
 Everything shares this machine's cores, clients included.
 """
 
-import asyncio
 import contextlib
 import random
 import statistics
@@ -29,13 +28,18 @@ from loadtest.bench.clients import Json, at_rate, for_seconds, open_session
 from loadtest.bench.options import Options
 from loadtest.bench.prompts import bids_of, messages, own_ads, prompt_of, question
 from loadtest.bench.results import Bars, Result, Table, spread
-from loadtest.bench.tokens import enter_ads
+from loadtest.bench.tokens import PATIENT, enter_ads
 from loadtest.own_service import OwnService, free_port, run_fake_vllm, run_server
 
 CANDIDATES = (10, 100, 200)
 CONCURRENCY = 16
 MAX_TOKENS = 16
 BARE, IN_PROCESS, REMOTE, DIRECT = "bare", "in process", "remote", "direct"
+
+_BEFORE = {IN_PROCESS: BARE, REMOTE: DIRECT}
+"""Whose latency is not the service's own."""
+
+_UNLIMITED = {**PATIENT, "LLM_AUCTION_LIMITS__MAX_REQUESTS": "10000"}
 
 
 def create_bare() -> FastAPI:
@@ -66,7 +70,7 @@ async def _urls(session: aiohttp.ClientSession) -> AsyncGenerator[dict[str, str]
             REMOTE: ("-m", "service.cli", "serve"),
         }.items():
             directory = stack.enter_context(tempfile.TemporaryDirectory())
-            service = OwnService(Path(directory), fake, command)
+            service = OwnService(Path(directory), fake, command, **_UNLIMITED)
             await stack.enter_async_context(service)
             await enter_ads(session, service.url, max(CANDIDATES))
             urls[name] = f"{service.url}/respond"
@@ -141,9 +145,8 @@ async def _added(
 
     for name, pairs in added.items():
         with_it = await percentiles(name, half[name])
-        without = await percentiles(DIRECT, half[name]) if name == REMOTE else (0.0, 0.0)
+        without = await percentiles(_BEFORE[name], half[name])
         pairs.append((with_it[0] - without[0], with_it[1] - without[1]))
-        await asyncio.sleep(0)
 
 
 def _result(

@@ -27,6 +27,10 @@ from loadtest.own_service import OwnService
 CONCURRENCY = 32
 _SHORT, _LONG = 16, 256
 _REQUESTS = 128
+_PATIENT_MS = 10_000
+PATIENT = {"LLM_AUCTION_STORE__TIMEOUT_MS": str(_PATIENT_MS)}
+"""Of a service that is kept busier than any in production should be: its store is not given up."""
+
 _UNUSED = "http://127.0.0.1:9"
 _H100_TOKENS_PER_S = 10_000
 
@@ -78,7 +82,8 @@ Costs = dict[bool, tuple[list[float], list[float]]]
 
 async def _slopes(cost: Cost, options: Options, requests: int, long: int) -> Costs:
     """CPU microseconds per token and per request, streamed and not, one value a round."""
-    body = {"query": "Which boots are good?", "candidates": bids_of(own_ads(10)), "seed": 1}
+    query = "Write a long and detailed guide to hiking boots, with many examples."
+    body = {"query": query, "candidates": bids_of(own_ads(10)), "seed": 1}
     costs: Costs = {True: ([], []), False: ([], [])}
     await cost(body | {"max_tokens": _SHORT, "stream": True})  # warms up
     for _ in range(options.rounds):
@@ -95,12 +100,13 @@ async def _slopes(cost: Cost, options: Options, requests: int, long: int) -> Cos
 async def _application(options: Options) -> Costs:
     from loadtest.stand_in import use_stand_in
     from service.app import create_app
-    from service.settings import EngineSettings, Settings
+    from service.settings import EngineSettings, Settings, StoreSettings
 
     use_stand_in()
     with tempfile.TemporaryDirectory(prefix="llm-auction-bench-") as directory:
         engine = EngineSettings(kind="remote", url=_UNUSED)
-        app = create_app(Settings(state_dir=Path(directory), engine=engine))
+        store = StoreSettings(timeout_ms=_PATIENT_MS)
+        app = create_app(Settings(state_dir=Path(directory), engine=engine, store=store))
         async with app.router.lifespan_context(app):
 
             async def cost(body: Json) -> tuple[float, int]:
@@ -150,7 +156,8 @@ async def _call(
 
 async def _uvicorn(options: Options) -> Costs:
     with tempfile.TemporaryDirectory(prefix="llm-auction-bench-") as directory:
-        service = OwnService(Path(directory), _UNUSED, ("-m", "loadtest.stand_in"))
+        command = ("-m", "loadtest.stand_in")
+        service = OwnService(Path(directory), _UNUSED, command, **PATIENT)
         async with service, open_session() as session:
             await enter_ads(session, service.url)
             cost = _cost_of(service, session, _REQUESTS)
@@ -160,7 +167,7 @@ async def _uvicorn(options: Options) -> Costs:
 async def _vllm(options: Options) -> Costs:
     """With the real model: shorter, as each token takes milliseconds to compute."""
     with tempfile.TemporaryDirectory(prefix="llm-auction-bench-") as directory:
-        variables = {"LLM_AUCTION_ENGINE__MODEL": str(options.model)}
+        variables = {**PATIENT, "LLM_AUCTION_ENGINE__MODEL": str(options.model)}
         async with (
             OwnService(Path(directory), None, **variables) as service,
             open_session() as session,
@@ -176,7 +183,8 @@ def _cost_of(service: OwnService, session: aiohttp.ClientSession, requests: int)
 
     async def cost(body: Json) -> tuple[float, int]:
         before = process.cpu_times()
-        run = await together(session, f"{service.url}/respond", [body] * requests, CONCURRENCY)
+        bodies = [body | {"seed": number} for number in range(requests)]
+        run = await together(session, f"{service.url}/respond", bodies, CONCURRENCY)
         after = process.cpu_times()
         seconds = after.user + after.system - before.user - before.system
         return seconds, sum(timing.tokens for timing in run.timings)

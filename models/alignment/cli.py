@@ -3,13 +3,13 @@
 Everything heavy is imported by the commands that need it.
 """
 
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+
+from models.engine.environment import prepare_process
 
 if TYPE_CHECKING:
     from models.alignment.pipeline import Pipeline
@@ -20,7 +20,6 @@ app = typer.Typer(
     help="Align a model: teach it to run the auction. Every stage goes on where it was stopped.",
 )
 console = Console(stderr=True, highlight=False)
-_PREPARED = "_LLM_AUCTION_ALIGNMENT_PREPARED"
 
 RunDir = Annotated[Path, typer.Option("--run", help="Where everything is kept.", file_okay=False)]
 PresetName = Annotated[
@@ -151,7 +150,7 @@ def _run(directory: Path, preset: str, catalogue: Path | None) -> "Run":
 
 def _pipeline(directory: Path, preset: str, catalogue: Path | None, state_dir: Path) -> "Pipeline":
     run = _run(directory, preset, catalogue)
-    _prepare_environment()
+    prepare_process()
     from models.alignment.pipeline import Pipeline
     from models.provision import ProvisionError
 
@@ -160,13 +159,3 @@ def _pipeline(directory: Path, preset: str, catalogue: Path | None, state_dir: P
     except ProvisionError as error:
         console.print(f"[bold red]Not started:[/] {error}")
         raise typer.Exit(1) from error
-
-
-def _prepare_environment() -> None:
-    """Re-execute once with the variables that vLLM and torch want set before a process starts."""
-    if _PREPARED in os.environ:
-        return
-    from models.engine.environment import process_environment
-
-    environment = {**os.environ, **process_environment(os.environ), _PREPARED: "1"}
-    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+_PREPARED = "_LLM_AUCTION_ENVIRONMENT_PREPARED"
+"""Set in the new process: what is missing there cannot be had."""
 _QUIET = {
     "DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -45,6 +47,18 @@ def process_environment(env: Mapping[str, str], *, offline: bool = False) -> dic
     additions = {name: value for name, value in wanted.items() if name not in env}
     preload = _preload(env.get("LD_PRELOAD", "")) if has_cpu_vllm() else None
     return additions | ({"LD_PRELOAD": preload} if preload else {})
+
+
+def prepare_process() -> None:
+    """Start this process anew, once, with what `process_environment` adds; returns in the new one.
+
+    For command lines, before anything else is done.
+    """
+    additions = process_environment(os.environ)
+    if not additions or _PREPARED in os.environ:
+        return
+    environment = {**os.environ, **additions, _PREPARED: "1"}
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
 def has_cpu_vllm() -> bool:

@@ -10,7 +10,7 @@ import os
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self, cast
@@ -216,9 +216,10 @@ class VllmEngine:
 
     async def _end(self, request_id: str, at: float) -> None:
         await asyncio.sleep(at - time.monotonic())
-        while True:  # the first may come before vLLM knows of the request
-            await self._engine.abort(request_id)
-            await asyncio.sleep(_ABORT_AGAIN_S)
+        with suppress(EngineDeadError):  # which the answer's own stream tells
+            while True:  # the first may come before vLLM knows of the request
+                await self._engine.abort(request_id)
+                await asyncio.sleep(_ABORT_AGAIN_S)
 
     async def _warm_up(self) -> None:
         """Generate a few tokens, so that no request pays for what happens once."""

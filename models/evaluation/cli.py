@@ -1,8 +1,6 @@
 """`llm-auction evaluate`: run mechanisms on the same auctions, and report what they are worth."""
 
 import asyncio
-import os
-import sys
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -21,6 +19,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from models.engine.environment import prepare_process
+
 if TYPE_CHECKING:
     from models.evaluation.assembly import Place
     from models.evaluation.config import RunConfig
@@ -34,7 +34,6 @@ app = typer.Typer(
     help="Compare mechanisms on simulated users: what they earn, and what a bid does.",
 )
 STUDIES = ("efficiency", "bid_response", "continuity", "order", "optimum")
-_PREPARED = "_LLM_AUCTION_EVALUATION_PREPARED"
 NAMES = (
     *("pretrained", "aligned", "mosaic", "best-of-k", "generate-insert-rewrite"),
     *("segment-auction", "position-auction", "no-ads"),
@@ -136,7 +135,7 @@ def run(
     mechanisms, studies = _mechanisms(mechanism, aligned), _studies(study)
     if layout not in list(Layout):
         raise typer.BadParameter(f"is one of {', '.join(Layout)}", param_hint="--layout")
-    _prepare_environment()
+    prepare_process()
     from dataclasses import replace
 
     from models.engine.interface import Sampling
@@ -296,16 +295,6 @@ def _world(directory: Path | None, catalogue: Path | None) -> "World":
     if catalogue is None:
         raise typer.BadParameter("is needed for the default world", param_hint="--catalogue")
     return build_world(read_ads(catalogue).good)
-
-
-def _prepare_environment() -> None:
-    """Start this process anew, once, with the variables that vLLM wants set before it starts."""
-    if _PREPARED in os.environ:
-        return
-    from models.engine.environment import process_environment
-
-    environment = {**os.environ, **process_environment(os.environ), _PREPARED: "1"}
-    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
 def _ended(message: str) -> typer.Exit:

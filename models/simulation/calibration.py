@@ -1,6 +1,6 @@
 """How the click model treats ads that are known to fit, and others: its calibration, for people."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,8 @@ from sklearn.metrics import roc_auc_score
 from models.simulation.auctions import fits
 from models.simulation.click_model import ClickModel
 from models.simulation.nouns import Auction
+
+_BATCH = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +34,19 @@ class Calibration:
     auc: float | None
 
 
-def calibrate(users: ClickModel, auctions: Sequence[Auction]) -> Calibration:
-    """Read off what `users` would do; auctions: at least one."""
-    probability = np.concatenate(users.native_probabilities(auctions))
-    relevance = np.concatenate([users.relevances(auction) for auction in auctions])
+def calibrate(
+    users: ClickModel,
+    auctions: Sequence[Auction],
+    progress: Callable[[int], None] = lambda done: None,
+) -> Calibration:
+    """Read off what `users` would do; at least one auction. `progress`: how many are read."""
+    probabilities, relevances = [], []
+    for start in range(0, len(auctions), _BATCH):
+        batch = auctions[start : start + _BATCH]
+        probabilities += users.native_probabilities(batch)
+        relevances += [users.relevances(auction) for auction in batch]
+        progress(len(probabilities))
+    probability, relevance = np.concatenate(probabilities), np.concatenate(relevances)
     does_fit = np.array([fits(ad, auction.query) for auction in auctions for ad in auction.ads])
     is_adless = np.array(
         [auction.query.category is None for auction in auctions for _ in auction.ads]

@@ -4,7 +4,7 @@ Whoever mounts it puts the path of the default catalogue into the context's `obj
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
+
+from models.engine.environment import prepare_process
 
 if TYPE_CHECKING:
     from models.simulation.nouns import Ad
@@ -104,8 +104,9 @@ def build(
     that of the ads which serve it. For queries without one, the ads most
     like them are searched. Bad rows are shown and left out.
     """
+    from models.simulation.cli_tables import show_counts
     from models.simulation.saved_world import save_world
-    from models.simulation.user_llm_engine import EngineChoice, prepare_process
+    from models.simulation.user_llm_engine import EngineChoice
     from models.simulation.world import WorldOptions
 
     if queries and (llm_url or llm_model):
@@ -118,14 +119,15 @@ def build(
             world, source = _from_outside(catalogue, queries, options), queries.name
         elif llm_url or llm_model:
             choice = EngineChoice(llm_url, llm_model, llm_key, state_dir / "models")
-            prepare_process(choice)
+            if llm_url is None:
+                prepare_process()
             cache = state_dir / "user_llm.jsonl"
             world, source = asyncio.run(_by_llm(catalogue, options, choice, cache, concurrency))
         else:
             world, source = _written(catalogue, options), "the project's wordings"
         built = {"questions_from": source, **asdict(options)}
         save_world(world, folder, built, replace=force)
-    _show_counts(folder)
+    show_counts(folder)
     out.print(f"Look into it with: llm-auction simulate inspect {folder}", soft_wrap=True)
 
 
@@ -141,14 +143,15 @@ def inspect(
 
         llm-auction simulate inspect state/world --clicks 200
     """
+    from models.simulation.cli_tables import show_clicks, show_counts, show_users
     from models.simulation.saved_world import load_world
 
     with _explained():
         world = load_world(folder)
-        _show_counts(folder)
-        _show_users(world, samples, seed)
+        show_counts(folder)
+        show_users(world, samples, seed)
         if clicks:
-            _show_clicks(world, clicks, seed)
+            show_clicks(world, clicks, seed)
 
 
 @app.command("agree")
@@ -205,22 +208,24 @@ def _from_outside(ads: "Sequence[Ad]", path: Path, options: "WorldOptions") -> "
 
 
 def _written(ads: "Sequence[Ad]", options: "WorldOptions") -> "World":
+    from models.simulation.cli_tables import progress_bar
     from models.simulation.world import build_world
 
-    with _progress("Writing questions, users", options.users) as advance:
+    with progress_bar("Writing questions, users", options.users) as advance:
         return build_world(ads, options, advance)
 
 
 async def _by_llm(
     ads: "Sequence[Ad]", options: "WorldOptions", choice: "EngineChoice", cache: Path, at_once: int
 ) -> "tuple[World, str]":
+    from models.simulation.cli_tables import progress_bar
     from models.simulation.completions import CompletionCache, UserLlm
     from models.simulation.user_llm import build_llm_world
     from models.simulation.user_llm_engine import open_engine
 
     async with open_engine(choice, lambda line: err.print(f"[cyan]·[/] {line}")) as engine:
         llm = UserLlm(engine, CompletionCache(cache), at_once)
-        with _progress(f"{engine.model.name} asks, users", options.users) as advance:
+        with progress_bar(f"{engine.model.name} asks, users", options.users) as advance:
             built = await build_llm_world(ads, llm, options, advance)
     if built.filled_in:
         err.print(
@@ -230,84 +235,11 @@ async def _by_llm(
     return built.world, f"{engine.model.name} ({engine.model.revision})"
 
 
-def _show_counts(folder: Path) -> None:
-    from models.simulation.saved_world import read_manifest
-
-    manifest = read_manifest(folder)
-    counts = manifest["counts"]
-    out.print(
-        f"[bold]{folder}[/]: {counts['users']} users ({counts['test_users']} held out), "
-        f"{counts['queries']} queries ({counts['queries_without_category']} without a category), "
-        f"{counts['ads']} ads in {counts['categories']} categories",
-        soft_wrap=True,
-    )
-    out.print(f"Questions from {manifest['built'].get('questions_from', 'an unknown source')}")
-
-
-def _show_users(world: "World", samples: int, seed: int) -> None:
-    from models.simulation.randomness import generator
-
-    chosen = generator("inspect", seed).sample(world.users, min(samples, len(world.users)))
-    asked = {
-        user.user_id: [q for q in world.queries if q.user_id == user.user_id] for user in chosen
-    }
-    for user in chosen:
-        table = Table(
-            "category",
-            "question",
-            title_justify="left",
-            title=Text(
-                f"{user.user_id} ({user.split}): {user.profile.info}\n"
-                f"{', '.join(user.profile.interests)}"
-            ),
-        )
-        for query in asked[user.user_id]:
-            table.add_row(Text(query.category or "–"), Text(query.text))
-        out.print(table)
-
-
-def _show_clicks(world: "World", count: int, seed: int) -> None:
-    from models.simulation.auctions import AuctionOptions, draw_auctions
-    from models.simulation.calibration import calibrate
-    from models.simulation.click_model import ClickModel
-    from models.simulation.embeddings import MiniLmEncoder
-    from models.simulation.nouns import Split
-
-    options = AuctionOptions(candidates=min(10, len(world.ads)))
-    split = Split.TEST if world.queries_of(Split.TEST) else Split.TRAIN
-    auctions = draw_auctions(world, split, count, seed, options)
-    with err.status("Reading questions and ads"):
-        found = calibrate(ClickModel(MiniLmEncoder()), auctions)
-    table = Table("candidates", "number", "clicked, natively placed", "10 %", "median", "90 %")
-    for group in found.groups:
-        low, median, high = group.quantiles
-        table.add_row(
-            group.name,
-            str(group.ads),
-            f"{group.mean:.1%}",
-            f"{low:.1%}",
-            f"{median:.1%}",
-            f"{high:.1%}",
-        )
-    out.print(table)
-    if found.auc is not None:
-        out.print(f"Fitting ads told from others by relevance: AUC {found.auc:.3f}")
-
-
 def _show_bad(path: Path, bad: "Sequence[BadRow]") -> None:
     for row in bad[:_BAD_ROWS_SHOWN]:
         err.print(Text(f"{path.name}, line {row.line}: {row.reason}"))
     if bad:
         err.print(f"{len(bad)} rows of {path.name} were left out.")
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar with the time left; what it yields takes how many are done."""
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda done: progress.update(task, completed=done)
 
 
 @contextmanager

@@ -1,17 +1,13 @@
 """The engine behind a User-LLM: an OpenAI-compatible endpoint, or vLLM in this process."""
 
-import os
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.engine.environment import process_environment
 from models.engine.interface import Engine
 from models.engine.remote import RemoteEngine, RemoteOptions
 
-_PREPARED = "_LLM_AUCTION_ENVIRONMENT_PREPARED"
 _READ_TIMEOUT_S = 300.0
 
 
@@ -28,14 +24,6 @@ class EngineChoice:
     model: str | None
     api_key: str | None
     cache_dir: Path
-
-
-def prepare_process(choice: EngineChoice) -> None:
-    """Start this process anew, once, with what vLLM wants set before; not for an endpoint."""
-    if choice.url is not None or _PREPARED in os.environ:
-        return
-    environment = {**os.environ, **process_environment(os.environ), _PREPARED: "1"}
-    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
 @asynccontextmanager

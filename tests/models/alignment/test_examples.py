@@ -39,7 +39,7 @@ from service.store.catalog import Catalog
 from service.store.connection import open_store
 
 ANSWER = "Good shoes matter. Start slowly. Rest a day between runs."
-OPTIONS = ExampleOptions(short_share=0.0, early_share=0.0, text_stride=1)
+OPTIONS = ExampleOptions(short_share=0.0, early_share=0.0, text_stride=1, slates=2)
 
 
 def taught(**changes: Any) -> Example:
@@ -95,6 +95,22 @@ class TestPacker:
 
         assert tokenizer.decode(learnt) == example.answer.text + tokenizer.eos_token
 
+    def test_some_branches_end_once_all_is_decided(self, tokenizer: Any) -> None:
+        options = replace(OPTIONS, early_share=1.0)
+        run = Packer(tokenizer, options).pack([[taught(), taught(name="b")]]).runs[-1]
+        learnt = tokenizer.decode([run.tokens[target.position] for target in run.targets])
+
+        assert learnt.endswith("@[Ad-2]: light shoes for race day.")
+
+    def test_words_of_the_base_model_are_learnt_now_and_then(self, tokenizer: Any) -> None:
+        sparse = Packer(tokenizer, replace(OPTIONS, text_stride=4))
+        runs = [packer.pack([[taught(), taught(name="b")]]).runs[-1] for packer in
+                (sparse, Packer(tokenizer, OPTIONS))]  # fmt: skip
+        few, all_of_them = ([target.kind for target in run.targets] for run in runs)
+
+        assert few.count(TokenKind.TEXT) < all_of_them.count(TokenKind.TEXT) / 2
+        assert few.count(TokenKind.CHOICE) == all_of_them.count(TokenKind.CHOICE)
+
     def test_decisions_are_told_from_the_base_models_words(self, tokenizer: Any) -> None:
         woven = weave(ANSWER, ADS[0], random.Random(1))
         tokens, kinds = Packer(tokenizer, OPTIONS).answer_tokens(woven)
@@ -137,7 +153,7 @@ class TestSlates:
 
     def test_ask_the_same_of_the_same_ads_at_other_bids(self) -> None:
         for number in range(30):
-            first, second = draw_slates(self.market(), replace(OPTIONS, slates=2), number)
+            first, second = draw_slates(self.market(), OPTIONS, number)
             assert first.queries == second.queries
             assert set(first.ads) == set(second.ads)
             assert first.bids != second.bids
@@ -223,29 +239,3 @@ def test_ads_of_an_invented_market_have_titles_and_ids_of_their_own() -> None:
     for ad in ads:
         assert isinstance(ad, Ad)
         assert not read(f"Try {ad.marked.marker}, it is good.", [ad.marked], 1).faults
-
-
-class TestEarlyEnd:
-    OPTIONS = replace(OPTIONS, early_share=1.0, text_stride=4)
-
-    def test_comes_after_the_first_word_that_follows_the_ad(self, tokenizer: Any) -> None:
-        example = taught()
-        run = Packer(tokenizer, self.OPTIONS).pack([[example, taught(name="b")]]).runs[-1]
-        said = str(tokenizer.decode(list(run.tokens)))
-
-        assert example.answer.sentence is not None
-        end = example.answer.sentence[1]
-        assert said.endswith(example.answer.text[: end + 1])
-        assert run.targets[-1].kind == TokenKind.BOUNDARY
-
-    def test_leaves_out_most_of_the_base_models_words(self, tokenizer: Any) -> None:
-        whole, some = (
-            Packer(tokenizer, options).pack([[taught(), taught(name="b")]]).runs[-1].targets
-            for options in (OPTIONS, replace(OPTIONS, text_stride=4))
-        )
-
-        def count(targets: Any, kind: TokenKind) -> int:
-            return sum(target.kind == kind for target in targets)
-
-        assert count(some, TokenKind.TEXT) < count(whole, TokenKind.TEXT) / 3
-        assert count(some, TokenKind.CHOICE) == count(whole, TokenKind.CHOICE)

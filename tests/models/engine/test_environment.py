@@ -1,12 +1,13 @@
 """What a process must be started with, on a CPU and on a GPU."""
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 from models.engine import environment
-from models.engine.environment import physical_cores, process_environment
+from models.engine.environment import physical_cores, prepare_process, process_environment
 
 
 @pytest.fixture
@@ -80,3 +81,18 @@ class TestPhysicalCores:
 
     def test_an_unknown_topology_counts_every_cpu(self, tmp_path: Path) -> None:
         assert physical_cores(tmp_path) == 8
+
+
+def test_a_command_is_started_anew_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr(os, "execve", lambda _, command, env: started.append((command, env)))
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "service.cli", "serve"])
+    monkeypatch.delenv("VLLM_NO_USAGE_STATS", raising=False)
+    prepare_process()
+    [(command, env)] = started
+    assert command == [sys.executable, "-m", "service.cli", "serve"]
+    assert env["VLLM_NO_USAGE_STATS"] == "1"
+    for name in env.keys() - os.environ.keys() - {"VLLM_NO_USAGE_STATS"}:
+        monkeypatch.setenv(name, env[name])  # all but what cannot be had
+    prepare_process()
+    assert len(started) == 1

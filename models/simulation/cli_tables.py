@@ -1,0 +1,90 @@
+"""What the commands of `llm-auction simulate` show: tables of a world, and progress."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from models.simulation.auctions import AuctionOptions, draw_auctions
+from models.simulation.nouns import Split
+from models.simulation.randomness import generator
+from models.simulation.saved_world import read_manifest
+from models.simulation.world import World
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def show_counts(folder: Path) -> None:
+    """What the manifest of the world in `folder` says. Raises SavedWorldError."""
+    manifest = read_manifest(folder)
+    counts = manifest["counts"]
+    out.print(
+        f"[bold]{folder}[/]: {counts['users']} users ({counts['test_users']} held out), "
+        f"{counts['queries']} queries ({counts['queries_without_category']} without a category), "
+        f"{counts['ads']} ads in {counts['categories']} categories",
+        soft_wrap=True,
+    )
+    out.print(f"Questions from {manifest['built'].get('questions_from', 'an unknown source')}")
+
+
+def show_users(world: World, samples: int, seed: int) -> None:
+    """Some users of `world` and all they ask."""
+    chosen = generator("inspect", seed).sample(world.users, min(samples, len(world.users)))
+    asked = {
+        user.user_id: [q for q in world.queries if q.user_id == user.user_id] for user in chosen
+    }
+    for user in chosen:
+        table = Table(
+            "category",
+            "question",
+            title_justify="left",
+            title=Text(
+                f"{user.user_id} ({user.split}): {user.profile.info}\n"
+                f"{', '.join(user.profile.interests)}"
+            ),
+        )
+        for query in asked[user.user_id]:
+            table.add_row(Text(query.category or "–"), Text(query.text))
+        out.print(table)
+
+
+def show_clicks(world: World, count: int, seed: int) -> None:
+    """How the click model treats `count` auctions of `world`, held-out ones where there are any."""
+    from models.simulation.calibration import calibrate
+    from models.simulation.click_model import ClickModel
+    from models.simulation.embeddings import MiniLmEncoder
+
+    options = AuctionOptions(candidates=min(10, len(world.ads)))
+    split = Split.TEST if world.queries_of(Split.TEST) else Split.TRAIN
+    auctions = draw_auctions(world, split, count, seed, options)
+    users = ClickModel(MiniLmEncoder())
+    with progress_bar("Reading auctions", count) as advance:
+        found = calibrate(users, auctions, advance)
+    table = Table("candidates", "number", "clicked, natively placed", "10 %", "median", "90 %")
+    for group in found.groups:
+        low, median, high = group.quantiles
+        table.add_row(
+            group.name,
+            str(group.ads),
+            f"{group.mean:.1%}",
+            f"{low:.1%}",
+            f"{median:.1%}",
+            f"{high:.1%}",
+        )
+    out.print(table)
+    if found.auc is not None:
+        out.print(f"Fitting ads told from others by relevance: AUC {found.auc:.3f}")
+
+
+@contextmanager
+def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar with the time left; what it yields takes how many are done."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda done: progress.update(task, completed=done)

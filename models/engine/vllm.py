@@ -171,10 +171,10 @@ class VllmEngine:
         decoder = self._tokenizer.answer_decoder(tokens)
         try:
             # Closing vLLM's generator aborts the request there.
-            async with aclosing(outputs), self._ended_at_deadline(generation):
+            async with aclosing(outputs), self._ended_at_deadline(generation) as is_over:
                 async for output in outputs:
                     if (chunk := _chunk(output, decoder, len(tokens))) is not None:
-                        if chunk.finish_reason == "abort" and _is_past(generation.deadline_at):
+                        if chunk.finish_reason == "abort" and is_over.is_set():
                             chunk = replace(chunk, finish_reason="deadline")
                         yield chunk
         except EngineError:
@@ -203,19 +203,27 @@ class VllmEngine:
         await asyncio.to_thread(self._engine.shutdown)
 
     @asynccontextmanager
-    async def _ended_at_deadline(self, generation: Generation) -> AsyncGenerator[None]:
-        """Abort the request at its deadline; vLLM then gives out what was written so far."""
+    async def _ended_at_deadline(self, generation: Generation) -> AsyncGenerator[asyncio.Event]:
+        """Abort the request at its deadline; vLLM then gives out what was written so far.
+
+        Yields what is set from the deadline on: timers may be a millisecond early, so the clock
+        cannot tell.
+        """
+        is_over = asyncio.Event()
         if generation.deadline_at is None:
-            yield
+            yield is_over
             return
-        ender = asyncio.create_task(self._end(generation.request_id, generation.deadline_at))
+        ender = asyncio.create_task(
+            self._end(generation.request_id, generation.deadline_at, is_over)
+        )
         try:
-            yield
+            yield is_over
         finally:
             ender.cancel()
 
-    async def _end(self, request_id: str, at: float) -> None:
+    async def _end(self, request_id: str, at: float, is_over: asyncio.Event) -> None:
         await asyncio.sleep(at - time.monotonic())
+        is_over.set()
         with suppress(EngineDeadError):  # which the answer's own stream tells
             while True:  # the first may come before vLLM knows of the request
                 await self._engine.abort(request_id)

@@ -27,6 +27,7 @@ from loadtest.own_service import OwnService
 CONCURRENCY = 32
 _SHORT, _LONG = 16, 256
 _REQUESTS = 128
+_MEASURABLE_US = 0.5
 _PATIENT_MS = 10_000
 PATIENT = {"LLM_AUCTION_STORE__TIMEOUT_MS": str(_PATIENT_MS)}
 """Of a service that is kept busier than any in production should be: its store is not given up."""
@@ -49,10 +50,8 @@ async def measure(options: Options) -> Result:
             costs = await step(options)
             for is_streamed, (per_token, per_request) in costs.items():
                 kind = "streamed" if is_streamed else "not streamed"
-                ceiling = [1e6 / max(cost, 0.01) for cost in per_token]
-                rows.append(
-                    [name, kind, spread(per_token, 1), spread(per_request, 0), spread(ceiling, 0)]
-                )
+                cells = [spread(per_token, 1), spread(per_request, 0), _ceiling(per_token)]
+                rows.append([name, kind, *cells])
                 medians[kind].append(sorted(per_token)[len(per_token) // 2])
             progress.advance(task)
     columns = ("step", "answers", "CPU µs a token", "CPU µs a request", "tokens/s a process")
@@ -60,6 +59,13 @@ async def measure(options: Options) -> Result:
     text = __doc__.partition("\n\n")[2].strip() + "\n\n" + _on_paper(medians)
     return Result("f", "The token ceiling of one API process", options.command("f"),
                   text, [Table(columns, rows)], [plot])  # fmt: skip
+
+
+def _ceiling(per_token: list[float]) -> str:
+    """Tokens a second that one core can handle; a dash where a token costs nothing measurable."""
+    if min(per_token) < _MEASURABLE_US:
+        return "—"
+    return spread([1e6 / cost for cost in per_token], 0)
 
 
 def _on_paper(medians: dict[str, list[float]]) -> str:

@@ -24,7 +24,7 @@ from loadtest.bench.servers import real_service, vllm_server
 _CONCURRENCIES = (1, 8, 32)
 _CANDIDATES = (0, 10)
 _REQUESTS = {1: 3, 8: 16, 32: 48}
-_MAX_TOKENS = 64
+_MAX_TOKENS, _QUICK_TOKENS = 64, 4
 SERVICE, BOUND, FREE = "service", "vLLM with grammar", "vLLM without"
 Runs = dict[str, list[Run]]
 
@@ -63,7 +63,8 @@ async def _round(
     """All three once on the same questions, beginning with another each time."""
     candidates, concurrency = cell
     count = 2 if options.is_quick else _REQUESTS[concurrency]
-    (warm_ours, warm_theirs), *pairs = make_asks(rng, count + 1, candidates, _MAX_TOKENS)
+    max_tokens = _QUICK_TOKENS if options.is_quick else _MAX_TOKENS
+    (warm_ours, warm_theirs), *pairs = make_asks(rng, count + 1, candidates, max_tokens)
     asks: dict[str, list[Json]] = {SERVICE: [warm_ours], BOUND: [warm_theirs], FREE: [warm_theirs]}
     for ours, theirs in pairs:
         asks[SERVICE].append(ours)

@@ -24,7 +24,7 @@ from loadtest.bench.servers import vllm_server
 
 _CONCURRENCY = 4
 _CANDIDATES = 10
-_MAX_TOKENS = 64
+_MAX_TOKENS, _QUICK_TOKENS = 64, 4
 _SAMPLES = 20
 Mechanism = Callable[[aiohttp.ClientSession, str, Json], Awaitable[None]]
 
@@ -98,7 +98,8 @@ async def _rate(
         async with slots:
             await mechanism(session, f"{url}/v1/chat/completions", body)
 
-    pairs = make_asks(rng, count, _CANDIDATES, _MAX_TOKENS)
+    max_tokens = _QUICK_TOKENS if options.is_quick else _MAX_TOKENS
+    pairs = make_asks(rng, count, _CANDIDATES, max_tokens)
     # Equal lengths, so that what is compared is the number of generations.
     whole = {"stream": False, "ignore_eos": True}
     bodies = [

@@ -180,7 +180,7 @@ async def _vllm(options: Options) -> Costs:
         ):
             await enter_ads(session, service.url)
             cost = _cost_of(service, session, CONCURRENCY)
-            return await _slopes(cost, options, CONCURRENCY, 96)
+            return await _slopes(cost, options, CONCURRENCY, 32 if options.is_quick else 96)
 
 
 def _cost_of(service: OwnService, session: aiohttp.ClientSession, requests: int) -> Cost:

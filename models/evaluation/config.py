@@ -46,12 +46,12 @@ class Sizes:
 
 
 QUICK = Sizes(
-    auctions=16,
+    auctions=12,
     sweep_queries=6,
     sweep_repeats=1,
     curve_repeats=5,
     curve_step=5,
-    order_auctions=8,
+    order_auctions=6,
     order_rotations=4,
     is_sampling_cheap=False,
 )

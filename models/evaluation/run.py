@@ -18,6 +18,7 @@ from models.simulation.nouns import Auction, Exposure, SimulatedUsers
 from models.simulation.objective import Objective
 
 OUTCOMES: Final = "outcomes.jsonl"
+_DECIMALS = 6
 _REFERENCE_DRAW = 1
 """Not the draw that no-ads shows, so that its similarity is the yardstick: sample to sample."""
 
@@ -59,7 +60,8 @@ class Bench:
         native = [placed(auction, ad_id, answer) for ad_id in fitting_ads(auction)]
         clicks = [click for one in await self.users.clicks(native) for click in one]
         potentials = {click.ad_id: click.probability for click in clicks}
-        return Against(float(vectors[0] @ vectors[1]), potentials)
+        # Rounded, so that the last bits of an embedding, which depend on its batch, do not show.
+        return Against(round(float(vectors[0] @ vectors[1]), _DECIMALS), potentials)
 
 
 def placed(auction: Auction, ad_id: str, answer: str) -> Exposure:

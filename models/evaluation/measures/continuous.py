@@ -18,6 +18,7 @@ from models.evaluation.measures.sweeps import Curve, curve
 
 FEWEST_BIDS: Final = 20
 _WIDEST_WINDOW = 10
+_NARROWEST_WINDOW = 3
 _FEWEST_ROWS = 5
 _SIGNIFICANCE = 0.05
 _COARSEST = 0.5
@@ -68,7 +69,7 @@ def jumps(bids: Array, responses: Array, seed: int) -> Jumps:
     limit = float(np.quantile(largest_of_noise, 1 - _SIGNIFICANCE))
     as_large = largest_of_noise >= abs(found[largest]) - 1e-12
     p_value = float((1 + as_large.sum()) / (1 + len(as_large)))
-    at = largest + window
+    at = largest + _NARROWEST_WINDOW
     return Jumps(
         curve=curve(bids, responses, seed),
         smooth=smooth,
@@ -98,15 +99,22 @@ def _smoother(steps: Array, bandwidth: float) -> Array:
 
 
 def _jump_detector(count: int, window: int) -> Array:
-    """The matrix that turns responses into jumps between neighbours, shape (jumps, bids)."""
-    offsets: Array = np.arange(window, dtype=np.float64) + 0.5
-    from_above = _line_at_zero(offsets, np.ones(window))
-    from_below = _line_at_zero(-offsets[::-1], np.ones(window))
-    detector = np.zeros((count - 2 * window + 1, count))
-    for row in range(len(detector)):
-        detector[row, row : row + window] = -from_below
-        detector[row, row + window : row + 2 * window] = from_above
+    """The matrix that turns responses into jumps between neighbours, shape (jumps, bids).
+
+    Lines are fitted to `window` bids on either side, to fewer near the ends.
+    """
+    places = range(_NARROWEST_WINDOW, count - _NARROWEST_WINDOW + 1)
+    detector = np.zeros((len(places), count))
+    for row, place in zip(detector, places, strict=True):
+        below, above = min(window, place), min(window, count - place)
+        row[place - below : place] = -_line_at_edge(below)[::-1]
+        row[place : place + above] = _line_at_edge(above)
     return detector
+
+
+def _line_at_edge(count: int) -> Array:
+    """The weights of `count` responses, the nearest first, for a line's value half a step off."""
+    return _line_at_zero(np.arange(count, dtype=np.float64) + 0.5, np.ones(count))
 
 
 def _line_at_zero(x: Array, weights: Array) -> Array:

@@ -69,7 +69,7 @@ def _sections(analysis: Analysis, by_title: dict[str, Table]) -> list[dict[str, 
         "Cost": [("", plots.cost)],
         "Bids and order": [
             ("Exposure and clicks by bid, with 95 % bands", plots.responses),
-            ("Exposure in the fine sweep, smoothed; dotted: the largest jump", plots.fine_sweeps),
+            ("Exposure in the fine sweep, smoothed; dotted: a step", plots.fine_sweeps),
             ("Exposure by place in the candidate list", plots.places),
         ],
         "Incentives": [("What the best response gains over the truth", plots.incentives)],

@@ -15,6 +15,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from models.evaluation.analysis import Analysis, MechanismResults
 from models.evaluation.measures.bootstrap import Estimate
+from models.evaluation.measures.continuous import Continuity
 
 # Mid tones, which stand out on white and on black; text gets the page's colour by its style sheet.
 _INK, _GRID, _ACCENT, _SECOND = "#888888", "#88888844", "#2f7fd1", "#e0803a"
@@ -107,7 +108,7 @@ def responses(analysis: Analysis) -> str | None:
 
 
 def fine_sweeps(analysis: Analysis) -> str | None:
-    """Exposure by bid in steps of one, smoothed, with the largest jump."""
+    """Exposure by bid in steps of one, smoothed; a step where there is one."""
     found = [one for one in analysis.mechanisms if one.jumps is not None]
 
     def draw(axes: Any, one: MechanismResults) -> None:
@@ -116,7 +117,8 @@ def fine_sweeps(analysis: Analysis) -> str | None:
         line = one.jumps.curve
         axes.plot(line.bids, line.means, ".", color=_ACCENT, alpha=0.5, markersize=4)
         axes.plot(line.bids, one.jumps.smooth, color=_SECOND)
-        axes.axvline(one.jumps.jump_bid, color=_INK, linestyle=":", linewidth=1)
+        if one.jumps.verdict is Continuity.STEP:
+            axes.axvline(one.jumps.jump_bid, color=_INK, linestyle=":", linewidth=1)
         axes.set_title(f"{one.name}: {one.jumps.verdict}")
 
     return _panels(found, draw, "bid")

@@ -162,10 +162,13 @@ class TestContinuous:
         found = jumps(bids, (luck < bids / (bids + 50)) * 1.0, seed=1)
         assert found.verdict is Continuity.CONTINUOUS
 
-    def test_a_step_is_found_on_a_coarse_grid_too(self) -> None:
+    @pytest.mark.parametrize("step", [13.5, 38.5, 83.5])
+    def test_a_step_is_found_on_a_coarse_grid_too(self, step: float) -> None:
         bids = np.arange(1.0, 101.0, 5.0)
-        found = jumps(bids, np.tile(bids > 40, (5, 1)) * 1.0, seed=1)
+        found = jumps(bids, np.tile(bids > step, (5, 1)) * 1.0, seed=1)
         assert found.verdict is Continuity.STEP
+        assert found.jump == pytest.approx(1)
+        assert found.jump_bid == step
 
     def test_too_few_bids_are_refused(self) -> None:
         with pytest.raises(ValueError, match="20 bids"):

@@ -15,6 +15,7 @@ from functools import lru_cache, partial
 from time import monotonic
 
 from models.contract.grammar import grammar
+from models.contract.order import listing_order
 from models.contract.prompt import Candidate, Prompt, build_prompt
 from models.engine.interface import (
     EngineDead,
@@ -28,7 +29,7 @@ from models.engine.interface import (
 from service.answer import AdPart, Answer, Ask, Offers, Stages, TextPart
 from service.auction.charge import Charge
 from service.auction.click_token import ClickTerms, sign
-from service.auction.eligibility import EligibleAd, candidate_order, decide
+from service.auction.eligibility import EligibleAd, decide
 from service.errors import ModelUnavailable, Overloaded, ProblemError, PromptTooLarge
 from service.receipt import pseudonym
 from service.record import record
@@ -89,11 +90,11 @@ def write_prompt(
     even the conversation fits.
     """
     with stages.timed("prompt"):
-        kept = candidate_order(offers.eligible, services.order_salt(ask.now.date()))
+        kept: Sequence[EligibleAd] = offers.eligible
         prompt = _prompt(ask, kept, services)
         tokens, limit = services.engine.count_tokens(prompt), _prompt_limit(ask, services)
         if tokens <= limit:
-            return prompt, offers.keep(kept)
+            return prompt, offers
         bare = services.engine.count_tokens(_prompt(ask, (), services))
         if bare > limit:
             raise PromptTooLarge(
@@ -201,9 +202,10 @@ def _generation(ask: Ask, prompt: Prompt, writing: Writing) -> Generation:
 
 
 def _prompt(ask: Ask, offers: Sequence[EligibleAd], services: Services) -> Prompt:
-    candidates = [_candidate(offer) for offer in offers]
     layout = services.settings.generation.layout
-    return build_prompt(layout, candidates, ask.query, ask.conversation, ask.profile)
+    salt = services.order_salt(ask.now.date())
+    listed = listing_order(layout, [_candidate(offer) for offer in offers], salt)
+    return build_prompt(layout, listed, ask.query, ask.conversation, ask.profile)
 
 
 def _candidate(offer: EligibleAd) -> Candidate:
@@ -223,9 +225,8 @@ def _prompt_limit(ask: Ask, services: Services) -> int:
 
 
 def _highest_bids(offers: Sequence[EligibleAd], count: int) -> list[EligibleAd]:
-    """The `count` highest bids, in the order given; of equal bids the earlier."""
-    ranked = sorted(range(len(offers)), key=lambda i: -offers[i].bid_micros)
-    return [offers[i] for i in sorted(ranked[:count])]
+    """The `count` highest bids; of equal ones those of the lower ids, whatever their order."""
+    return sorted(offers, key=lambda offer: (-offer.bid_micros, offer.ad.ad_id))[:count]
 
 
 def _as_problem(error: EngineError, services: Services) -> ProblemError:

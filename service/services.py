@@ -52,7 +52,7 @@ class Services:
     tracer: "Tracer | None" = None
 
     def order_salt(self, day: date) -> bytes:
-        """The key that orders candidates in the prompt; another one every day."""
+        """What the order of candidates in the prompt is drawn from; another one every day."""
         return self._derived(f"candidate order {day}")
 
     def is_held_out(self, user_id: str | None) -> bool:

@@ -3,7 +3,6 @@
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from enum import StrEnum
 from itertools import takewhile
 from typing import Any
@@ -14,9 +13,10 @@ from numpy.typing import NDArray
 from models.alignment.answers import complete
 from models.alignment.catalogue import InventedMarket
 from models.alignment.packing import Run, Target, Tree
-from models.alignment.weave import OPENINGS, Woven, sentence_ends, weave
-from models.contract.prompt import Candidate, Layout, Profile, Prompt, build_prompt
+from models.alignment.weave import OPENING, Woven, sentence_ends, weave
+from models.contract.prompt import Layout, Profile, Prompt, build_prompt
 from models.engine.tokens import PromptTokenizer
+from models.simulation.auctions import listed
 from models.simulation.nouns import Ad, Auction, Query, Split, User
 from models.simulation.randomness import generator, uniform
 
@@ -40,9 +40,9 @@ class ExampleOptions:
     candidates: tuple[int, int] = (4, 11)
     slates: int = 1
     lists: int = 2
-    questions: int = 6
-    fitting_share: float = 0.52
-    unserved_share: float = 0.3
+    questions: int = 8
+    fitting_share: float = 0.48
+    unserved_share: float = 0.34
     pair_share: float = 0.75
     profile_share: float = 0.7
     renamed_share: float = 0.2
@@ -51,7 +51,7 @@ class ExampleOptions:
     least_value: float = 3.5
     usual_click: float = 0.3
     short_share: float = 0.75
-    early_share: float = 0.6
+    early_share: float = 0.7
     text_stride: int = 4
 
 
@@ -104,10 +104,11 @@ class Slate:
     ads: tuple[Ad, ...]
     bids: tuple[int, ...]
     queries: tuple[Query, ...]
+    seed: int
 
     def auctions(self) -> list[Auction]:
         return [
-            Auction(f"{query.query_id}", self.user, query, self.ads, self.bids, seed=0)
+            Auction(f"{query.query_id}", self.user, query, self.ads, self.bids, self.seed)
             for query in self.queries
         ]
 
@@ -130,10 +131,8 @@ def draw_slates(market: Market, options: ExampleOptions, number: int) -> list[Sl
         user = User(user.user_id, Profile(), Split.TRAIN)
     slates = []
     for _ in range(options.slates):
-        if chance.random() < 0.5:
-            chance.shuffle(listed)
         bids = _bids(listed, options.contrast_share, chance)
-        slates.append(Slate(user, tuple(listed), bids, queries))
+        slates.append(Slate(user, tuple(listed), bids, queries, chance.getrandbits(32)))
     return slates
 
 
@@ -162,11 +161,9 @@ def teach(
 
 def auction_prompt(layout: Layout, auction: Auction) -> Prompt:
     """The prompt that the service would send for `auction`."""
-    candidates = [
-        Candidate(ad.ad_id, ad.title, ad.category, ad.description, Decimal(bid))
-        for ad, bid in zip(auction.ads, auction.bids, strict=True)
-    ]
-    return build_prompt(layout, candidates, auction.query.text, profile=auction.user.profile)
+    return build_prompt(
+        layout, listed(auction, layout), auction.query.text, profile=auction.user.profile
+    )
 
 
 class Packer:
@@ -196,13 +193,8 @@ class Packer:
         return tree
 
     def openings(self) -> list[int]:
-        """The first tokens of sentences that hold an ad."""
-        return sorted(
-            {
-                self._tokenizer(f" {opening}", add_special_tokens=False)["input_ids"][0]
-                for opening in OPENINGS
-            }
-        )
+        """The tokens that begin a sentence that holds an ad."""
+        return [self._tokenizer(f" {OPENING}", add_special_tokens=False)["input_ids"][0]]
 
     def _branch(self, example: Example, question: Sequence[int], stem: int) -> Run:
         tokens, kinds = self.answer_tokens(example.answer)

@@ -27,7 +27,7 @@ from models.simulation.randomness import generator
 
 WEIGHTS = {
     TokenKind.TEXT: 0.3,
-    TokenKind.BOUNDARY: 3.0,
+    TokenKind.BOUNDARY: 2.0,
     TokenKind.OPENING: 3.0,
     TokenKind.LEAD: 0.7,
     TokenKind.CHOICE: 4.0,

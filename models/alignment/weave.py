@@ -1,9 +1,11 @@
 """An ad woven into an answer that was written without it: what a warm-start example teaches.
 
-The ad comes in a sentence of its own after one of the first sentences: never first, never last,
-never alone on a line. The sentence names what the ad is about before the marker, so that its tokens
-are a chain of easy decisions (is there something for this user, of which kind, whose ad), and says
-after it what the ad offers, in words that stand in the candidate's line.
+The ad comes in a sentence of its own after the first one: never first, never last, never alone on a
+line. One place and one opening leave a small model one decision, to be learnt from every example
+(with five openings and two places it held the odds of an ad down). The sentence names what the ad
+is about before the marker, so that its tokens are a chain of easy decisions (is there something for
+this user, of which kind, whose ad), and says after it what the ad offers, in words that stand in
+the candidate's line.
 """
 
 import random
@@ -14,7 +16,7 @@ from typing import Final
 from models.contract.prompt import MAX_DESCRIPTION_CHARACTERS
 from models.simulation.nouns import Ad
 
-OPENINGS: Final = ("For {category},",) * 3 + ("When it comes to {category},", "As for {category},")
+OPENING: Final = "For {category},"
 MIDDLES: Final = (
     " consider {ad}: {offer}.",
     " {ad} is worth a look: {offer}.",
@@ -32,7 +34,6 @@ CLOSINGS: Final = (
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s)")
 _LIST_NUMBER = re.compile(r"(?:^|\n)\s*\d+\.$")
 _DANGLING = re.compile(r"(?:[ ,;:]+(?:a|an|the|and|or|for|with|of|in|on|to|at|by|from|that|no))+$")
-_FIRST_PLACE_SHARE = 0.85
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +59,8 @@ def weave(answer: str, ad: Ad, chance: random.Random) -> Woven:
     places = sentence_ends(answer)
     if not places:
         places, answer = [len(answer)], f"{answer} {chance.choice(CLOSINGS)}"
-    is_first = len(places) == 1 or chance.random() < _FIRST_PLACE_SHARE
-    place = places[0] if is_first else places[1]
-    opening = chance.choice(OPENINGS).format(category=ad.category)
+    place = places[0]
+    opening = OPENING.format(category=ad.category)
     before, after = chance.choice(MIDDLES).split("{ad}")
     lead = f" {opening}{before}"
     marker = ad.marked.marker

@@ -25,7 +25,7 @@ from typing import Final, Literal
 
 from models.contract.neutral import neutralise, neutralise_line
 
-CONTRACT_VERSION: Final = "2"
+CONTRACT_VERSION: Final = "3"
 MAX_DESCRIPTION_CHARACTERS: Final = 64
 """How much of a description the model reads; every ad costs its tokens in every answer."""
 

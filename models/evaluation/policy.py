@@ -9,10 +9,11 @@ from decimal import Decimal
 
 from models.contract.grammar import grammar
 from models.contract.markers import Reading, read
-from models.contract.prompt import Candidate, Layout, Prompt, Turn, build_prompt
+from models.contract.prompt import Layout, Prompt, Turn, build_prompt
 from models.engine.interface import Sampling
 from models.evaluation.completions import Completion, Completions
 from models.evaluation.mechanism import Outcome, Price
+from models.simulation.auctions import listed
 from models.simulation.nouns import Auction
 from models.simulation.objective import bids_by_id
 from models.simulation.randomness import derived_seed
@@ -73,19 +74,11 @@ class Policy:
         """Return the contract's prompt; `query` instead of the user's where it is given."""
         return build_prompt(
             self.layout,
-            candidates(auction),
+            listed(auction, self.layout),
             query or auction.query.text,
             conversation,
             auction.user.profile,
         )
-
-
-def candidates(auction: Auction) -> list[Candidate]:
-    """Return the auction's ads and bids as the prompt shows them."""
-    return [
-        Candidate(ad.ad_id, ad.title, ad.category, ad.description, Decimal(bid))
-        for ad, bid in zip(auction.ads, auction.bids, strict=True)
-    ]
 
 
 def with_ads(auction: Auction, ad_ids: Sequence[str]) -> Auction:

@@ -3,8 +3,11 @@
 import random
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 
+from models.contract.order import listing_order
+from models.contract.prompt import Candidate, Layout
 from models.simulation.nouns import Ad, Auction, Query, Split
 from models.simulation.randomness import derived_seed, generator
 from models.simulation.world import World
@@ -75,6 +78,15 @@ def draw_auctions(
         own_seed = derived_seed("answer", seed, auction_id)
         auctions.append(Auction(auction_id, users[query.user_id], query, ads, bids, own_seed))
     return auctions
+
+
+def listed(auction: Auction, layout: Layout) -> list[Candidate]:
+    """The candidates as the prompt lists them, each answer's order drawn anew by its bids."""
+    candidates = [
+        Candidate(ad.ad_id, ad.title, ad.category, ad.description, Decimal(bid))
+        for ad, bid in zip(auction.ads, auction.bids, strict=True)
+    ]
+    return listing_order(layout, candidates, b"%d" % auction.seed)
 
 
 def fitting(auction: Auction) -> tuple[Ad, ...]:

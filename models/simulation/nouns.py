@@ -63,8 +63,8 @@ class Ad:
 class Auction:
     """One answer to be made: who asks what, and who bids how much for a click.
 
-    ads, bids: of the same length; candidates in the order they stand in the prompt, and each one's
-    bid in whole units of currency, over 0. seed: the answer and the clicks are drawn from it.
+    ads, bids: of the same length; candidates, and each one's bid in whole units of currency, over
+    0. seed: the order of the prompt's list, the answer and the clicks are drawn from it.
     """
 
     auction_id: str

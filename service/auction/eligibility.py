@@ -15,7 +15,6 @@ Pure: the same bids and records give the same decision. The checks, in their ord
     invalid_title     its title could be read as another eligible ad's marker
 """
 
-import hashlib
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -187,19 +186,6 @@ def decide(
         Excluded(e.ad.ad_id, Exclusion.INVALID_TITLE) for e in eligible if e.ad.ad_id in ambiguous
     ]
     return [e for e in eligible if e.ad.ad_id not in ambiguous], excluded
-
-
-def candidate_order(offers: Sequence[EligibleAd], salt: bytes) -> list[EligibleAd]:
-    """`offers` by a keyed hash of their ids, so that callers cannot buy a place in the prompt.
-
-    salt: up to 64 bytes; the same salt keeps the order, which lets the engine reuse its cache.
-    """
-    return sorted(offers, key=lambda offer: _place(offer.ad.ad_id, salt))
-
-
-@lru_cache(maxsize=16_384)
-def _place(ad_id: str, salt: bytes) -> bytes:
-    return hashlib.blake2b(ad_id.encode(), key=salt).digest()
 
 
 def _covers(budget: Budget, total_micros: int, today_micros: int, price_micros: int) -> bool:

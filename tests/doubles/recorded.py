@@ -184,7 +184,7 @@ def _answer(response_id: str, ads: tuple[Ad, ...], bid_micros: int, expires_at: 
         offers=Offers(tuple(offers), (Excluded("Ad-0", Exclusion.UNKNOWN),)),
         faults=(),
         model=ModelIdentity("some/model", "abc123"),
-        contract="2-inline",
+        contract="3-inline",
         usage=Usage(10, 0, 5),
         finish_reason="stop",
         stages=Stages(0.0),

@@ -35,7 +35,7 @@ class TestRemote:
     def test_gives_the_same_contract(self, remote_service: Any) -> None:
         body = remote_service.client.post("/respond", json=ASK).json()
         assert body["model"]["name"] == "tiny"
-        assert body["model"]["contract"] == "2-split"
+        assert body["model"]["contract"] == "3-split"
         assert 0 < body["usage"]["completion_tokens"] <= 24
         assert body["latency_ms"]["ttft"] <= body["latency_ms"]["total"]
         assert not {fault["kind"] for fault in body["faults"]} - {"duplicate", "truncated"}

@@ -38,7 +38,7 @@ class TestRespond:
             == body["answer"]
             or body["faults"]
         )
-        assert body["model"]["contract"] == "2-inline"
+        assert body["model"]["contract"] == "3-inline"
         assert body["finish_reason"] in {"stop", "length"}
         assert body["usage"]["completion_tokens"] <= 48
         assert {"total", "eligible", "prompt", "queue", "ttft", "prefill", "decode"} <= set(

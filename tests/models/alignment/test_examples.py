@@ -100,7 +100,7 @@ class TestPacker:
         run = Packer(tokenizer, options).pack([[taught(), taught(name="b")]]).runs[-1]
         learnt = tokenizer.decode([run.tokens[target.position] for target in run.targets])
 
-        assert learnt.endswith("@[Ad-2]: light shoes for race day. ")
+        assert learnt.endswith(": light shoes for race day. ")
         assert run.targets[-1].kind == TokenKind.BOUNDARY
 
     def test_words_of_the_base_model_are_learnt_now_and_then(self, tokenizer: Any) -> None:

@@ -49,7 +49,7 @@ class TestLayouts:
             },
             {"id": "Ad-2", "title": "二人用テント", "category": "tents", "bid": 12.5},
         ]
-        assert prompt.contract == "2-inline"
+        assert prompt.contract == "3-inline"
 
     @pytest.mark.parametrize("layout", Layout)
     def test_what_a_title_stands_for_comes_before_it(self, layout: Layout) -> None:
@@ -62,7 +62,7 @@ class TestLayouts:
         assert [line["id"] for line in listed(prompt)] == ["Ad-2", "Ad-1"]
         assert not any("bid" in line for line in listed(prompt))
         assert "\nBids:\nAd-2:12.5\nAd-1:7\n" in content(prompt)
-        assert prompt.contract == "2-split"
+        assert prompt.contract == "3-split"
 
     def test_split_shares_all_up_to_the_bids_whatever_is_bid(self) -> None:
         other = Candidate("Ad-1", BOOTS.title, BOOTS.category, BOOTS.description, Decimal(99))

@@ -15,7 +15,6 @@ from service.auction.eligibility import (
     Excluded,
     Exclusion,
     Terms,
-    candidate_order,
     decide,
 )
 from service.auction.pacing import LEAD, Pace, draw
@@ -265,18 +264,3 @@ def test_every_bid_is_decided_once_and_only_what_may_run_is_eligible(
         assert offer.bid_micros >= floor
         assert spent + offer.bid_micros <= 20
     assert (eligible, excluded) == decide(bids, records, floor, "")
-
-
-@given(order=st.permutations(range(20)))
-def test_no_order_of_the_request_buys_a_place(make_ad: MakeAd, order: list[int]) -> None:
-    offers = [EligibleAd(make_ad(f"Ad-{number}"), number + 1) for number in range(20)]
-    shuffled = [offers[number] for number in order]
-    assert candidate_order(shuffled, b"salt") == candidate_order(offers, b"salt")
-
-
-def test_another_salt_is_another_order(make_ad: MakeAd) -> None:
-    offers = [EligibleAd(make_ad(f"Ad-{number}"), 1) for number in range(20)]
-    monday, tuesday = candidate_order(offers, b"monday"), candidate_order(offers, b"tuesday")
-    assert monday != tuesday
-    assert {e.ad.ad_id for e in monday} == {e.ad.ad_id for e in tuesday}
-    assert candidate_order([], b"monday") == []

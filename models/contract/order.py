@@ -1,0 +1,52 @@
+"""In which order candidates stand in the prompt: bids are what a place there is bought with.
+
+A language model of any size reads an order, while a small one hardly compares numbers (135M
+parameters told the higher of two bids by chance after 3,000 examples). So where the bids stand
+beside the ads, the ads are listed by bid, the highest first, each multiplied by a factor of its
+own that is drawn from `salt`:
+
+    place by  bid_i · exp(g_i / SHARPNESS),   g_i standard Gumbel, from a keyed hash of the ad's id
+
+Over salts that is a draw without replacement by odds bid^SHARPNESS (Plackett and Luce): the chance
+of standing before a rival rises with the bid, without a step, and is a half at equal bids. What
+callers send first or last changes nothing. While a salt lasts, the same bids give the same order,
+so a prefix cache serves a recurring list.
+
+Pure: the salt is the caller's.
+"""
+
+import math
+from collections.abc import Sequence
+from decimal import Decimal
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Final
+
+from models.contract.prompt import Candidate, Layout
+
+SHARPNESS: Final = 8.0
+"""Of two bids the higher stands first with odds (higher / lower)^SHARPNESS: 2 to 1 at 9 % more."""
+
+
+def listing_order(layout: Layout, candidates: Sequence[Candidate], salt: bytes) -> list[Candidate]:
+    """Return `candidates` in the order that they are listed in.
+
+    salt: 1 to 64 bytes, secret where money is at stake. SPLIT lists ads in an order that bids do
+    not move, or a list would not recur when bids change.
+    """
+    if layout is Layout.SPLIT:
+        return sorted(candidates, key=lambda one: _gumbel(one.ad_id, salt))
+    return sorted(candidates, key=lambda one: -_log_bid(one.bid) - _gumbel(one.ad_id, salt))
+
+
+@lru_cache(maxsize=16_384)
+def _log_bid(bid: Decimal) -> float:
+    return SHARPNESS * math.log(bid)
+
+
+@lru_cache(maxsize=65_536)
+def _gumbel(ad_id: str, salt: bytes) -> float:
+    """A draw from the standard Gumbel distribution, always the same for the same arguments."""
+    digest = blake2b(ad_id.encode(), key=salt, digest_size=8).digest()
+    uniform = (int.from_bytes(digest) + 0.5) / 2**64
+    return -math.log(-math.log(uniform))

@@ -90,11 +90,11 @@ def write_prompt(
     even the conversation fits.
     """
     with stages.timed("prompt"):
-        kept: Sequence[EligibleAd] = offers.eligible
+        kept = _listed(ask, offers.eligible, services)
         prompt = _prompt(ask, kept, services)
         tokens, limit = services.engine.count_tokens(prompt), _prompt_limit(ask, services)
         if tokens <= limit:
-            return prompt, offers
+            return prompt, offers.keep(kept)
         bare = services.engine.count_tokens(_prompt(ask, (), services))
         if bare > limit:
             raise PromptTooLarge(
@@ -202,10 +202,17 @@ def _generation(ask: Ask, prompt: Prompt, writing: Writing) -> Generation:
 
 
 def _prompt(ask: Ask, offers: Sequence[EligibleAd], services: Services) -> Prompt:
+    candidates = [_candidate(offer) for offer in offers]
     layout = services.settings.generation.layout
+    return build_prompt(layout, candidates, ask.query, ask.conversation, ask.profile)
+
+
+def _listed(ask: Ask, offers: Sequence[EligibleAd], services: Services) -> list[EligibleAd]:
+    """`offers` in the order that the prompt lists them in."""
+    ids, bids = [o.ad.ad_id for o in offers], [_units(o.bid_micros) for o in offers]
     salt = services.order_salt(ask.now.date())
-    listed = listing_order(layout, [_candidate(offer) for offer in offers], salt)
-    return build_prompt(layout, listed, ask.query, ask.conversation, ask.profile)
+    layout = services.settings.generation.layout
+    return [offers[i] for i in listing_order(layout, ids, bids, salt)]
 
 
 def _candidate(offer: EligibleAd) -> Candidate:
@@ -225,8 +232,9 @@ def _prompt_limit(ask: Ask, services: Services) -> int:
 
 
 def _highest_bids(offers: Sequence[EligibleAd], count: int) -> list[EligibleAd]:
-    """The `count` highest bids; of equal ones those of the lower ids, whatever their order."""
-    return sorted(offers, key=lambda offer: (-offer.bid_micros, offer.ad.ad_id))[:count]
+    """The `count` highest bids, in the order given; of equal bids the earlier."""
+    ranked = sorted(range(len(offers)), key=lambda i: -offers[i].bid_micros)
+    return [offers[i] for i in sorted(ranked[:count])]
 
 
 def _as_problem(error: EngineError, services: Services) -> ProblemError:

@@ -22,21 +22,23 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 
-from models.contract.prompt import Candidate, Layout
+from models.contract.prompt import Layout
 
 SHARPNESS: Final = 8.0
 """Of two bids the higher stands first with odds (higher / lower)^SHARPNESS: 2 to 1 at 9 % more."""
 
 
-def listing_order(layout: Layout, candidates: Sequence[Candidate], salt: bytes) -> list[Candidate]:
-    """Return `candidates` in the order that they are listed in.
+def listing_order(
+    layout: Layout, ad_ids: Sequence[str], bids: Sequence[Decimal], salt: bytes
+) -> list[int]:
+    """Return the indexes of the ads in the order that they are listed in.
 
-    salt: 1 to 64 bytes, secret where money is at stake. SPLIT lists ads in an order that bids do
-    not move, or a list would not recur when bids change.
+    bids: one for each ad, over 0. salt: 1 to 64 bytes, secret where money is at stake. SPLIT lists
+    ads in an order that bids do not move, or a list would not recur when bids change.
     """
     if layout is Layout.SPLIT:
-        return sorted(candidates, key=lambda one: _gumbel(one.ad_id, salt))
-    return sorted(candidates, key=lambda one: -_log_bid(one.bid) - _gumbel(one.ad_id, salt))
+        return sorted(range(len(ad_ids)), key=lambda i: _gumbel(ad_ids[i], salt))
+    return sorted(range(len(ad_ids)), key=lambda i: -_log_bid(bids[i]) - _gumbel(ad_ids[i], salt))
 
 
 @lru_cache(maxsize=16_384)

@@ -86,7 +86,8 @@ def listed(auction: Auction, layout: Layout) -> list[Candidate]:
         Candidate(ad.ad_id, ad.title, ad.category, ad.description, Decimal(bid))
         for ad, bid in zip(auction.ads, auction.bids, strict=True)
     ]
-    return listing_order(layout, candidates, b"%d" % auction.seed)
+    ids, bids = [ad.ad_id for ad in candidates], [ad.bid for ad in candidates]
+    return [candidates[i] for i in listing_order(layout, ids, bids, b"%d" % auction.seed)]
 
 
 def fitting(auction: Auction) -> tuple[Ad, ...]:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.contract.order import SHARPNESS, listing_order
+from models.contract import order
+from models.contract.order import SHARPNESS
 from models.contract.prompt import Candidate, Layout
 
 SALTS = [b"%d" % number for number in range(4000)]
@@ -14,6 +15,11 @@ SALTS = [b"%d" % number for number in range(4000)]
 
 def candidate(ad_id: str, bid: str = "1") -> Candidate:
     return Candidate(ad_id, f"Ad {ad_id}", "tents", "", Decimal(bid))
+
+
+def listing_order(layout: Layout, ads: list[Candidate], salt: bytes) -> list[Candidate]:
+    places = order.listing_order(layout, [ad.ad_id for ad in ads], [ad.bid for ad in ads], salt)
+    return [ads[place] for place in places]
 
 
 def share_first(one: Candidate, other: Candidate) -> float:
@@ -55,10 +61,10 @@ def test_a_raised_bid_never_moves_back(
     assert place(bids[raised] + more) <= place(bids[raised])
 
 
-@given(layout=st.sampled_from(Layout), order=st.permutations(range(20)))
-def test_the_order_of_the_request_buys_no_place(layout: Layout, order: list[int]) -> None:
+@given(layout=st.sampled_from(Layout), shuffle=st.permutations(range(20)))
+def test_the_order_of_the_request_buys_no_place(layout: Layout, shuffle: list[int]) -> None:
     ads = [candidate(f"Ad-{number}", str(1 + number // 2)) for number in range(20)]
-    shuffled = [ads[number] for number in order]
+    shuffled = [ads[number] for number in shuffle]
 
     assert listing_order(layout, shuffled, b"salt") == listing_order(layout, ads, b"salt")
 

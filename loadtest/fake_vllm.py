@@ -18,7 +18,7 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -37,7 +37,10 @@ def create_fake(ads: int = 1, delay_s: float = 0.0) -> Starlette:
         return JSONResponse({"data": [{"id": MODEL, "root": MODEL, "max_model_len": 1 << 17}]})
 
     async def complete(request: Request) -> Response:
-        body = await request.json()
+        try:
+            body = await request.json()
+        except ClientDisconnect:  # killed in the middle of asking, as the crash script does
+            return Response(status_code=400)
         await asyncio.sleep(delay_s)
         return StreamingResponse(_stream(body, ads), media_type="text/event-stream")
 

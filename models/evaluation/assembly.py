@@ -11,7 +11,6 @@ from typing import Any
 
 from models.contract.prompt import CONTRACT_VERSION
 from models.engine.interface import Engine
-from models.evaluation.completions import Completions, CompletionStore
 from models.evaluation.config import RunConfig
 from models.evaluation.manifest import versions
 from models.evaluation.mechanisms.catalogue import MECHANISMS, Parts
@@ -21,10 +20,11 @@ from models.evaluation.policy import Policy
 from models.evaluation.relevance import EmbeddingRelevance
 from models.evaluation.run import Bench
 from models.provision import ServableModel, provision
+from models.simulation.asking import UserLlm
 from models.simulation.auctions import AuctionOptions, draw_auctions
 from models.simulation.click_model import ClickModel
 from models.simulation.click_parameters import ClickParameters
-from models.simulation.completions import CompletionCache, UserLlm
+from models.simulation.completions import Completions, CompletionStore
 from models.simulation.embeddings import MiniLmEncoder
 from models.simulation.judge import Judge
 from models.simulation.nouns import Auction, SimulatedUsers, Split
@@ -106,7 +106,7 @@ async def assembled(
         users: SimulatedUsers = ClickModel(encoder)
         if judge is not None:
             engine = await stack.enter_async_context(open_engine(judge, say))
-            users = Judge(UserLlm(engine, CompletionCache(place.verdicts)))
+            users = Judge(UserLlm(engine, CompletionStore(place.verdicts)))
         sampler = Sampler(policy, users, config.objective, config.draws)
         parts = Parts(policy, sampler, EmbeddingRelevance(encoder), aligned, config.tau)
         mechanisms = {name: MECHANISMS[name](parts) for name in config.mechanisms}

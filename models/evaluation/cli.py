@@ -160,7 +160,7 @@ def run(
         sizes=replace(sizes, auctions=auctions) if auctions else sizes,
     )
     kept = None if no_cache else state_dir / "completions.sqlite"
-    place = Place(state_dir / "models", kept, state_dir / "verdicts.jsonl")
+    place = Place(state_dir / "models", kept, state_dir / "verdicts.sqlite")
     judge = EngineChoice(judge_url, judge_model, judge_key, place.models)
     chosen = Chosen(config, model, aligned, judge if judge_url or judge_model else None)
     _run(chosen, _world(world, catalogue or ctx.obj), place, out)

@@ -11,9 +11,9 @@ from models.contract.grammar import grammar
 from models.contract.markers import Reading, read
 from models.contract.prompt import Layout, Prompt, Turn, build_prompt
 from models.engine.interface import Sampling
-from models.evaluation.completions import Completion, Completions
 from models.evaluation.mechanism import Outcome, Price
 from models.simulation.auctions import listed
+from models.simulation.completions import Completion, Completions
 from models.simulation.nouns import Auction
 from models.simulation.objective import bids_by_id
 from models.simulation.randomness import derived_seed

@@ -121,7 +121,7 @@ def build(
             choice = EngineChoice(llm_url, llm_model, llm_key, state_dir / "models")
             if llm_url is None:
                 prepare_process()
-            cache = state_dir / "user_llm.jsonl"
+            cache = state_dir / "user_llm.sqlite"
             world, source = asyncio.run(_by_llm(catalogue, options, choice, cache, concurrency))
         else:
             world, source = _written(catalogue, options), "the project's wordings"
@@ -218,13 +218,14 @@ def _written(ads: "Sequence[Ad]", options: "WorldOptions") -> "World":
 async def _by_llm(
     ads: "Sequence[Ad]", options: "WorldOptions", choice: "EngineChoice", cache: Path, at_once: int
 ) -> "tuple[World, str]":
+    from models.simulation.asking import UserLlm
     from models.simulation.cli_tables import progress_bar
-    from models.simulation.completions import CompletionCache, UserLlm
+    from models.simulation.completions import CompletionStore
     from models.simulation.user_llm import build_llm_world
     from models.simulation.user_llm_engine import open_engine
 
     async with open_engine(choice, lambda line: err.print(f"[cyan]·[/] {line}")) as engine:
-        llm = UserLlm(engine, CompletionCache(cache), at_once)
+        llm = UserLlm(engine, CompletionStore(cache), at_once)
         with progress_bar(f"{engine.model.name} asks, users", options.users) as advance:
             built = await build_llm_world(ads, llm, options, advance)
     if built.filled_in:

@@ -14,7 +14,7 @@ from models.contract.neutral import neutralise
 from models.contract.prompt import Profile, Prompt
 from models.contract.reading import Reading, SegmentKind
 from models.engine.interface import Sampling
-from models.simulation.completions import CompletionError, Question, UserLlm, all_in_order, chat
+from models.simulation.asking import CompletionError, Question, UserLlm, all_in_order, chat
 from models.simulation.nouns import Click, Exposure
 from models.simulation.randomness import derived_seed, uniform
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from models.contract.neutral import neutralise
 from models.engine.interface import Sampling
-from models.simulation.completions import CompletionError, Question, UserLlm, all_in_order, chat
+from models.simulation.asking import CompletionError, Question, UserLlm, all_in_order, chat
 from models.simulation.nouns import Ad, Query, Split
 from models.simulation.questions import QuestionWriter
 from models.simulation.randomness import derived_seed, generator

@@ -7,7 +7,6 @@ from typist import Typist
 
 from models.contract.prompt import Layout
 from models.engine.interface import Sampling
-from models.evaluation.completions import Completions, CompletionStore
 from models.evaluation.config import RunConfig, Sizes
 from models.evaluation.manifest import claim
 from models.evaluation.mechanisms.no_ads import NoAds
@@ -15,6 +14,7 @@ from models.evaluation.mechanisms.sampled import Sampler
 from models.evaluation.plan import auctions_needed, plan
 from models.evaluation.policy import Policy
 from models.evaluation.run import Bench, run
+from models.simulation.completions import Completions, CompletionStore
 from models.simulation.objective import Objective
 
 SIZES = Sizes(

@@ -12,7 +12,6 @@ from typist import Typist, whole
 
 from models.contract.prompt import Layout
 from models.engine.interface import Generation, Sampling
-from models.evaluation.completions import Completions, CompletionStore
 from models.evaluation.mechanism import Outcome
 from models.evaluation.mechanisms.best_of import BestOf
 from models.evaluation.mechanisms.catalogue import MECHANISMS, Parts
@@ -24,6 +23,7 @@ from models.evaluation.mechanisms.segment_auction import SegmentAuction, draw_wi
 from models.evaluation.mechanisms.single_pass import SinglePass
 from models.evaluation.policy import HIDDEN_BID, Policy
 from models.evaluation.relevance import EmbeddingRelevance
+from models.simulation.completions import Completions, CompletionStore
 from models.simulation.objective import Objective
 
 BIDS = (40, 90, 10, 20, 30, 50, 60, 70)

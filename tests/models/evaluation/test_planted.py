@@ -14,7 +14,6 @@ from typist import Typist
 
 from models.contract.prompt import Layout
 from models.engine.interface import Sampling
-from models.evaluation.completions import Completions, CompletionStore
 from models.evaluation.config import RunConfig, Sizes, Study
 from models.evaluation.measures.continuous import Continuity, jumps
 from models.evaluation.measures.incentives import incentives
@@ -26,6 +25,7 @@ from models.evaluation.plan import auctions_needed, plan
 from models.evaluation.policy import Policy
 from models.evaluation.record import Record, read_records
 from models.evaluation.run import OUTCOMES, Bench, run
+from models.simulation.completions import Completions, CompletionStore
 from models.simulation.objective import Objective
 
 SIZES = Sizes(

@@ -11,7 +11,6 @@ from typist import Typist
 
 from models.contract.prompt import Layout
 from models.engine.interface import Sampling
-from models.evaluation.completions import Completions, CompletionStore
 from models.evaluation.config import RunConfig, Sizes, Study
 from models.evaluation.manifest import ManifestDiffers, claim, read_manifest
 from models.evaluation.mechanism import Outcome
@@ -20,6 +19,7 @@ from models.evaluation.plan import DRAWS, Task, plan
 from models.evaluation.policy import Policy
 from models.evaluation.record import RecordsDamaged, read_records
 from models.evaluation.run import OUTCOMES, Bench, run
+from models.simulation.completions import Completions, CompletionStore
 from models.simulation.nouns import Auction
 from models.simulation.objective import Objective
 

@@ -7,11 +7,11 @@ from market import BagOfWords, Readers, an_auction
 
 from models.contract.prompt import Layout
 from models.engine.interface import Sampling
-from models.evaluation.completions import Completions, CompletionStore
 from models.evaluation.mechanisms.catalogue import MECHANISMS, Parts
 from models.evaluation.mechanisms.sampled import Sampler
 from models.evaluation.policy import Policy
 from models.evaluation.relevance import EmbeddingRelevance
+from models.simulation.completions import Completions, CompletionStore
 from models.simulation.objective import Objective
 
 if TYPE_CHECKING:

@@ -1,134 +1,52 @@
+"""What was written once is never written again."""
+
 import asyncio
-import json
-from dataclasses import replace
 from pathlib import Path
 
-import pytest
-from talking import TalkingEngine
+from typist import Typist
 
-from models.engine.interface import EngineDead, EngineOverloaded, Sampling
-from models.simulation import completions
-from models.simulation.completions import (
-    CompletionCache,
-    CompletionError,
-    Question,
-    UserLlm,
-    all_in_order,
-    chat,
-)
-
-QUESTION = Question(chat("test-1", "Be brief.", "Who?"), Sampling(seed=5), 'root ::= "a"')
+from models.contract.prompt import Layout, Prompt, build_prompt
+from models.engine.interface import Sampling
+from models.simulation.completions import Completions, CompletionStore
 
 
-def number(text: str) -> int:
-    return int(text)
+def asking(question: str) -> Prompt:
+    return build_prompt(Layout.INLINE, (), question)
 
 
-class TestAsk:
-    async def test_an_answer_is_asked_for_once(self) -> None:
-        engine = TalkingEngine(["7"])
-        llm = UserLlm(engine)
-
-        assert [await llm.ask(QUESTION, number) for _ in range(2)] == [7, 7]
-        assert len(engine.generations) == 1
-
-    async def test_an_unusable_answer_is_asked_for_again_with_another_seed(self) -> None:
-        engine = TalkingEngine(["seven", "7"])
-
-        assert await UserLlm(engine).ask(QUESTION, number) == 7
-        assert [asked.sampling.seed for asked in engine.generations] == [5, 6]
-
-    async def test_after_the_last_try_the_problem_is_told(self) -> None:
-        engine = TalkingEngine(["seven"])
-
-        with pytest.raises(CompletionError, match=r"2 tries.*'seven'"):
-            await UserLlm(engine, tries=2).ask(QUESTION, number)
-
-    async def test_a_busy_engine_is_asked_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(completions, "_FIRST_PAUSE_S", 0.0)
-        engine = TalkingEngine([EngineOverloaded("full"), "7"])
-
-        assert await UserLlm(engine).ask(QUESTION, number) == 7
-
-    async def test_a_dead_engine_is_not_asked_again(self) -> None:
-        engine = TalkingEngine([EngineDead("gone")])
-
-        with pytest.raises(EngineDead):
-            await UserLlm(engine).ask(QUESTION, number)
-        assert len(engine.generations) == 1
-
-    async def test_no_more_are_asked_at_once_than_wished(self) -> None:
-        engine = TalkingEngine(["7"])
-        llm = UserLlm(engine, concurrency=3)
-
-        async with asyncio.TaskGroup() as tasks:
-            for seed in range(20):
-                asked = replace(QUESTION, sampling=Sampling(seed=seed))
-                tasks.create_task(llm.ask(asked, number))
-
-        assert engine.most_at_once == 3
+def seeded(seed: int) -> Sampling:
+    return Sampling(seed=seed)
 
 
-class TestAllInOrder:
-    async def test_results_keep_the_order_of_the_work(self) -> None:
-        first_may_end = asyncio.Event()
+class TestCompletions:
+    async def test_one_that_is_kept_needs_no_engine(self, tmp_path: Path) -> None:
+        file = tmp_path / "kept" / "completions.sqlite"
+        first = Completions(Typist(lambda _: "One two."), CompletionStore(file))
+        written = await first.complete(asking("Hm?"), seeded(1), None)
+        later = Typist(lambda _: "Something else.")
+        again = await Completions(later, CompletionStore(file)).complete(
+            asking("Hm?"), seeded(1), None
+        )
+        assert written.text == "One two."
+        assert written.completion_tokens == 2
+        assert again == written
+        assert not later.asked
 
-        async def slow() -> int:
-            await first_may_end.wait()
-            return 1
+    async def test_one_in_the_making_is_shared(self) -> None:
+        engine = Typist(lambda _: "Once.")
+        completions = Completions(engine, CompletionStore(None))
+        asks = [completions.complete(asking("Hm?"), seeded(1), None) for _ in range(5)]
+        assert len(set(await asyncio.gather(*asks))) == 1
+        assert len(engine.asked) == completions.written == 1
 
-        async def quick() -> int:
-            first_may_end.set()
-            return 2
-
-        seen: list[int] = []
-        assert await all_in_order([slow(), quick()], seen.append) == [1, 2]
-        assert seen == [1, 2]
-
-    async def test_the_first_failure_is_raised_as_it_is_and_ends_the_others(self) -> None:
-        ended = asyncio.Event()
-
-        async def endless() -> None:
-            try:
-                await asyncio.Event().wait()
-            finally:
-                ended.set()
-
-        async def failing() -> None:
-            raise EngineDead("gone")
-
-        with pytest.raises(EngineDead):
-            await all_in_order([endless(), failing()], lambda done: None)
-        assert ended.is_set()
-
-
-class TestCache:
-    async def test_what_was_said_is_kept_on_disk(self, tmp_path: Path) -> None:
-        path = tmp_path / "kept" / "llm.jsonl"
-        for engine in (TalkingEngine(["7"]), TalkingEngine(["8"])):
-            cache = CompletionCache(path)
-            assert await UserLlm(engine, cache).ask(QUESTION, number) == 7
-            cache.close()
-
-    async def test_other_sampling_prompt_or_grammar_is_another_question(self) -> None:
-        engine = TalkingEngine(["7", "8", "9", "10"])
-        llm = UserLlm(engine)
-        others = [
-            replace(QUESTION, sampling=Sampling(seed=5, temperature=0.1)),
-            replace(QUESTION, prompt=chat("test-1", "Be brief.", "Where?")),
-            replace(QUESTION, grammar='root ::= "b"'),
-        ]
-
-        assert [await llm.ask(asked, number) for asked in (QUESTION, *others)] == [7, 8, 9, 10]
-
-    def test_a_line_that_a_kill_cut_is_dropped(self, tmp_path: Path) -> None:
-        path = tmp_path / "llm.jsonl"
-        path.write_text('{"key": "a", "text": "é"}\n{"key": "b", "te', encoding="utf-8")
-
-        cache = CompletionCache(path)
-        assert (cache.get("a"), cache.get("b")) == ("é", None)
-        cache.put("c", "3")
-        cache.close()
-
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        assert [row["key"] for row in rows] == ["a", "c"]
+    async def test_prompt_seed_grammar_and_weights_all_tell_completions_apart(self) -> None:
+        store = CompletionStore(None)
+        engine, other_weights = Typist(lambda _: "A"), Typist(lambda _: "B", revision="2")
+        completions = Completions(engine, store)
+        await completions.complete(asking("Hm?"), seeded(1), None)
+        await completions.complete(asking("What?"), seeded(1), None)
+        await completions.complete(asking("Hm?"), seeded(2), None)
+        await completions.complete(asking("Hm?"), seeded(1), 'root ::= "A"')
+        found = await Completions(other_weights, store).complete(asking("Hm?"), seeded(1), None)
+        assert len(engine.asked) == 4
+        assert found.text == "B"

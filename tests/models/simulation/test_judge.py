@@ -7,7 +7,7 @@ from xgrammar.testing import _is_grammar_accept_string
 
 from models.contract.prompt import Profile
 from models.engine.interface import Generation
-from models.simulation.completions import UserLlm, message_text
+from models.simulation.asking import UserLlm, message_text
 from models.simulation.judge import Judge, judge_prompt, read_verdicts, verdict_grammar
 from models.simulation.nouns import Exposure
 

@@ -4,7 +4,7 @@ from talking import TalkingEngine
 from xgrammar.testing import _is_grammar_accept_string
 
 from models.engine.interface import Generation
-from models.simulation.completions import UserLlm, message_text
+from models.simulation.asking import UserLlm, message_text
 from models.simulation.nouns import Ad
 from models.simulation.user_llm import build_llm_world, questions_grammar
 from models.simulation.world import WorldOptions, build_world

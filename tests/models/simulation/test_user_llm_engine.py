@@ -5,7 +5,8 @@ from pathlib import Path
 
 from models.engine.vllm import VllmEngine
 from models.provision import ServableModel
-from models.simulation.completions import CompletionCache, UserLlm
+from models.simulation.asking import UserLlm
+from models.simulation.completions import CompletionStore
 from models.simulation.judge import Judge
 from models.simulation.nouns import Ad, Exposure
 from models.simulation.user_llm import build_llm_world
@@ -25,7 +26,7 @@ async def test_it_asks_and_judges_in_the_form_that_the_grammar_enforces(
 
     async with open_engine(choice, print) as engine:
         assert isinstance(engine, VllmEngine)
-        llm = UserLlm(engine, CompletionCache(tmp_path / "llm.jsonl"))
+        llm = UserLlm(engine, CompletionStore(tmp_path / "llm.sqlite"))
         built = await build_llm_world(ads, llm, WorldOptions(users=1, queries_per_user=2))
         judge = Judge(llm)
         clicks = await judge.clicks(exposures)

@@ -12,7 +12,7 @@ PARTS ?= a,b,c,d,e,f
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 
-.PHONY: serve align test check format bench lock clean
+.PHONY: serve align load test check format bench lock clean
 .DELETE_ON_ERROR:
 
 serve: .venv/cpu.done
@@ -20,6 +20,9 @@ serve: .venv/cpu.done
 
 align: .venv/align.done
 	@echo "Ready: .venv/bin/llm-auction simulate, evaluate and align; --help tells more."
+
+load: .venv/load.done
+	@echo "Ready: $(BIN)/locust -f loadtest/chat.py, $(BIN)/python -m loadtest.soak; --help tells more."
 
 test: .venv/dev.done
 	$(BIN)/python -m pytest
@@ -62,6 +65,7 @@ lock:
 	compile cpu --extra cpu --extra otel; \
 	compile gpu --extra gpu --extra otel --no-config; \
 	compile align --extra cpu --extra simulation --extra align; \
+	compile load --extra cpu --extra load; \
 	compile dev --extra cpu --extra otel --extra simulation --extra align --extra dev
 
 clean:

@@ -49,7 +49,7 @@ SMALL: Final = Preset(
     name="small",
     base=BASE_MODEL,
     warm_start=WarmStartOptions(steps=400, learning_rate=1e-3, cool_down=0.5),
-    auctions=150,
+    auctions=100,
     sampling=SamplingOptions(per_auction=4, sampling=Sampling(max_tokens=96)),
     delta=5.0,
     dpo=DpoOptions(learning_rate=1e-4),

@@ -25,7 +25,7 @@ def test_is_opened_again(tmp_path: Path, catalogue: Path) -> None:
 def test_refuses_another_preset_and_another_catalogue(tmp_path: Path, catalogue: Path) -> None:
     open_run(tmp_path / "run", SMALL, catalogue)
     with pytest.raises(RunError, match="another preset"):
-        open_run(tmp_path / "run", replace(SMALL, delta=5.0), catalogue)
+        open_run(tmp_path / "run", replace(SMALL, delta=SMALL.delta + 1), catalogue)
     catalogue.write_text("{}\n{}\n")
     with pytest.raises(RunError, match="another catalogue_sha256"):
         open_run(tmp_path / "run", SMALL, catalogue)

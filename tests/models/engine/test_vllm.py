@@ -86,7 +86,7 @@ class TestGenerate:
         self, vllm_engine: VllmEngine
     ) -> None:
         before = time.monotonic()
-        chunks = await collected(vllm_engine, generation())
+        chunks = await collected(vllm_engine, generation(grammar=WITHOUT_END))
         after = time.monotonic()
 
         last = chunks[-1]
@@ -262,7 +262,7 @@ class TestItsOwnProcess:
         (core,) = (
             child for child in psutil.Process().children() if "EngineCore" in child.cmdline()[0]
         )
-        async with aclosing(vllm_engine.generate(generation())) as chunks:
+        async with aclosing(vllm_engine.generate(generation(grammar=WITHOUT_END))) as chunks:
             await anext(chunks)
             core.send_signal(signal.SIGINT)
             reasons = [chunk.finish_reason async for chunk in chunks]

@@ -50,5 +50,5 @@ def _log_bid(bid: Decimal) -> float:
 def _gumbel(ad_id: str, salt: bytes) -> float:
     """A draw from the standard Gumbel distribution, always the same for the same arguments."""
     digest = blake2b(ad_id.encode(), key=salt, digest_size=8).digest()
-    uniform = (int.from_bytes(digest) + 0.5) / 2**64
+    uniform = ((int.from_bytes(digest) >> 12) + 0.5) / 2**52  # exact, so never 0 or 1
     return -math.log(-math.log(uniform))

@@ -82,8 +82,8 @@ def repeated(auction: Auction, number: int) -> Auction:
 
 
 def with_bid(auction: Auction, sweep: Sweep) -> Auction:
-    """Return `auction` with one bid set, and its bidder last: what stands before stays in the
-    engine's prefix cache for the whole sweep."""
+    """Return `auction` with one bid set, and its bidder last: the prompt's list is in an order of
+    its own, and whatever else looks at places finds this ad at the same one in the whole sweep."""
     others = [
         (ad, bid)
         for ad, bid in zip(auction.ads, auction.bids, strict=True)

@@ -1,9 +1,17 @@
 from collections import Counter
+from dataclasses import replace
 from statistics import median
 
 import pytest
 
-from models.simulation.auctions import AuctionOptions, BidDistribution, draw_auctions, fitting
+from models.contract.prompt import Layout
+from models.simulation.auctions import (
+    AuctionOptions,
+    BidDistribution,
+    draw_auctions,
+    fitting,
+    listed,
+)
 from models.simulation.nouns import Ad, Query, Split
 from models.simulation.world import World, WorldOptions, build_world, outside_world
 
@@ -102,3 +110,27 @@ class TestDraw:
 
         with pytest.raises(ValueError, match="no query in the split test"):
             draw_auctions(world, Split.TEST, 1, 1)
+
+
+class TestListed:
+    def test_is_the_order_of_the_contract_not_of_the_auction(self, world: World) -> None:
+        (auction,) = draw_auctions(world, Split.TEST, 1, seed=1)
+        bids = (1, 100, *(10 for _ in auction.bids[2:]))
+        turned = replace(auction, ads=auction.ads[::-1], bids=bids[::-1])
+
+        candidates = listed(replace(auction, bids=bids), Layout.INLINE)
+
+        assert candidates[0].ad_id == auction.ads[1].ad_id
+        assert candidates[-1].ad_id == auction.ads[0].ad_id
+        assert candidates == listed(turned, Layout.INLINE)
+
+    def test_another_answer_is_another_draw(self, world: World) -> None:
+        (auction,) = draw_auctions(world, Split.TEST, 1, seed=1)
+        alike = replace(auction, bids=(10,) * len(auction.bids))
+
+        orders = {
+            tuple(ad.ad_id for ad in listed(replace(alike, seed=seed), Layout.INLINE))
+            for seed in range(5)
+        }
+
+        assert len(orders) == 5

@@ -40,7 +40,7 @@ class ExampleOptions:
     candidates: tuple[int, int] = (4, 11)
     slates: int = 1
     lists: int = 2
-    questions: int = 8
+    questions: int = 10
     fitting_share: float = 0.48
     unserved_share: float = 0.34
     pair_share: float = 0.75

@@ -26,9 +26,9 @@ from models.alignment.packing import Tree, target_kinds, target_log_probs
 from models.simulation.randomness import generator
 
 WEIGHTS = {
-    TokenKind.TEXT: 0.3,
-    TokenKind.BOUNDARY: 2.0,
-    TokenKind.OPENING: 3.0,
+    TokenKind.TEXT: 0.15,
+    TokenKind.BOUNDARY: 4.0,
+    TokenKind.OPENING: 6.0,
     TokenKind.LEAD: 0.7,
     TokenKind.CHOICE: 4.0,
     TokenKind.MARKER: 1.0,

@@ -55,6 +55,12 @@ Studies = Annotated[
     list[str] | None,
     typer.Option("--study", help=f"Repeat for more; without any, all of: {', '.join(STUDIES)}."),
 ]
+SweepQueries = Annotated[
+    int | None, typer.Option(min=1, help="Queries in which one ad's bid is swept.")
+]
+SweepRepeats = Annotated[
+    int | None, typer.Option(min=1, help="Answers to each of these at each of 11 bids.")
+]
 Candidates = Annotated[int, typer.Option(min=1, max=100, help="Ads in each auction.")]
 Seed = Annotated[int, typer.Option(help="Another one draws other auctions, answers and clicks.")]
 Model = Annotated[
@@ -103,6 +109,8 @@ def run(
     world: WorldDir = None,
     catalogue: Catalogue = None,
     auctions: Auctions = None,
+    sweep_queries: SweepQueries = None,
+    sweep_repeats: SweepRepeats = None,
     candidates: Candidates = 8,
     seed: Seed = 1,
     model: Model = None,
@@ -144,6 +152,12 @@ def run(
     from models.simulation.user_llm_engine import EngineChoice
 
     sizes = QUICK if quick else Sizes()
+    sizes = replace(
+        sizes,
+        auctions=auctions or sizes.auctions,
+        sweep_queries=sweep_queries or sizes.sweep_queries,
+        sweep_repeats=sweep_repeats or sizes.sweep_repeats,
+    )
     tokens = max_tokens or (_QUICK_TOKENS if quick else _TOKENS)
     config = RunConfig(
         mechanisms=mechanisms,
@@ -157,7 +171,7 @@ def run(
         beta=beta,
         is_constrained=not unconstrained,
         sampling=Sampling(max_tokens=tokens),
-        sizes=replace(sizes, auctions=auctions) if auctions else sizes,
+        sizes=sizes,
     )
     kept = None if no_cache else state_dir / "completions.sqlite"
     place = Place(state_dir / "models", kept, state_dir / "verdicts.sqlite")

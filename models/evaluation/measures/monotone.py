@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 import numpy as np
 from scipy.optimize import isotonic_regression
@@ -28,14 +29,17 @@ class BidResponse(StrEnum):
 class Monotonicity:
     """The response (exposures or clicks, 0 to 1) to one bid, all else equal.
 
-    spearman: between bid and response, -1 to 1. violation: sum over the bids of what the isotonic
-    fit has to move, relative to the sum of the curve (0: monotone as it is). decrease: the largest
-    one, from any bid to any higher one; decrease_p: how often noise around a curve that does not
-    fall shows as large a one. gain: mean of the upper third of bids less the lower third's.
+    spearman: between bid and response, -1 to 1; single answers are shown or not, so it stays well
+    below 1 however steep the curve. pooled_spearman: between bid and mean response. violation: sum
+    over the bids of what the isotonic fit has to move, relative to the sum of the curve (0:
+    monotone as it is). decrease: the largest one, from any bid to any higher one; decrease_p: how
+    often noise around a curve that does not fall shows as large a one. gain: mean of the upper
+    third of bids less the lower third's.
     """
 
     curve: Curve
     spearman: Estimate
+    pooled_spearman: Estimate
     violation: float
     decrease: float
     decrease_p: float
@@ -60,6 +64,7 @@ def monotonicity(bids: Array, responses: Array, seed: int) -> Monotonicity:
     return Monotonicity(
         curve=curve(bids, responses, seed),
         spearman=_spearman(bids, responses, seed),
+        pooled_spearman=estimate(responses, partial(_rank_correlations, bids), seed),
         violation=float(np.abs(means - fitted).sum() / total) if total > 0 else 0.0,
         decrease=decrease,
         decrease_p=decrease_p,
@@ -88,6 +93,15 @@ def _decrease_p(responses: Array, decrease: float, seed: int) -> float:
     # Without the tolerance, rounding would tell apart decreases that are equal.
     as_large = _largest_decrease(noise) >= decrease - 1e-12
     return float((1 + as_large.sum()) / (1 + len(as_large)))
+
+
+def _rank_correlations(bids: Array, curves: Array) -> Array:
+    """Spearman's rho of `bids` with each of `curves`' rows; 0 for a row that never changes."""
+    ranks = rankdata(curves, axis=1) - (len(bids) + 1) / 2
+    bid_ranks = rankdata(bids) - (len(bids) + 1) / 2
+    scales = np.sqrt((ranks**2).sum(axis=1) * (bid_ranks**2).sum())
+    rho: Array = np.divide(ranks @ bid_ranks, scales, out=np.zeros(len(curves)), where=scales > 0)
+    return rho
 
 
 def _spearman(bids: Array, responses: Array, seed: int) -> Estimate:

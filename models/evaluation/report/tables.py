@@ -149,6 +149,7 @@ def _bids(analysis: Analysis) -> Table:
         return (
             one.name,
             *_response(one),
+            shown(one.clicks.pooled_spearman) if one.clicks else _NOTHING,
             one.clicks.verdict if one.clicks else _NOTHING,
             f"{_number(one.jumps.jump)} / {_number(one.jumps.limit)}" if one.jumps else _NOTHING,
             one.jumps.verdict if one.jumps else _NOTHING,
@@ -157,13 +158,15 @@ def _bids(analysis: Analysis) -> Table:
         )
 
     note = (
-        "One ad's bid from 1 to 100, all else equal. Gain: exposure at the upper third of bids "
+        "One ad's bid from 1 to 100, all else equal. Spearman: of the bid with single exposures, "
+        "and with mean clicks. Gain: exposure at the upper third of bids "
         "less that at the lower. Decrease: the largest, and the chance of as large a one from "
         "noise. Jump: the largest in the fine sweep / the smallest that could be told from noise. "
         "Early: exposure in the first half of the candidate list less that in the second."
     )
     columns = (
-        *("mechanism", "Spearman", "gain", "decrease (p)", "exposure", "clicks"),
+        *("mechanism", "Spearman", "gain", "decrease (p)", "exposure"),
+        *("Spearman of mean clicks", "clicks"),
         *("jump / limit", "continuity", "early", "order"),
     )
     return Table("Bids and order", note, columns, _rows(analysis, row))

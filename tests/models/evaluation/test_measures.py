@@ -131,7 +131,22 @@ class TestMonotone:
         bids = np.arange(11.0)
         found = monotonicity(bids, np.tile(bids / 10, (5, 1)), seed=1)
         assert found.spearman.value == pytest.approx(1)
+        assert found.pooled_spearman.value == pytest.approx(1)
         assert found.violation == found.decrease == 0
+
+    def test_answers_that_are_shown_or_not_still_have_a_mean_that_rises(self) -> None:
+        bids = np.arange(11.0)
+        shown = np.random.default_rng(5).random((2_000, 11)) < 0.2 + bids / 20
+        found = monotonicity(bids, shown.astype(float), seed=1)
+        assert found.spearman.value < 0.7
+        assert found.pooled_spearman.low > 0.95
+
+    def test_a_mean_without_any_order_is_told_from_a_rising_one(self) -> None:
+        bids = np.arange(11.0)
+        shown = np.random.default_rng(5).random((200, 11)) < 0.5
+        found = monotonicity(bids, shown.astype(float), seed=1).pooled_spearman
+        assert found.low < 0 < found.high
+        assert monotonicity(bids, np.zeros((5, 11)), seed=1).pooled_spearman.value == 0
 
 
 class TestContinuous:

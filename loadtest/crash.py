@@ -13,7 +13,8 @@ it stands in the store:
 * the service's own check agrees.
 
 Exits with 1 when one of these is broken, and keeps the state directory. Processes are killed, not
-the machine: what a power failure leaves depends on the disk beneath `fsync`.
+the machine: what a power failure leaves depends on the disk beneath `fsync`. What was counted goes
+to `loadtest/RESULTS.md`.
 """
 
 import argparse
@@ -33,9 +34,10 @@ from typing import Any
 import httpx
 from redis.asyncio import Redis
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.progress import Progress
-from rich.table import Table
 
+from loadtest.bench.results import Result, Table, save
 from loadtest.own_service import NAMESPACE, OwnService, run_fake_vllm
 
 TARGETS = ("service", "valkey", "both")
@@ -246,7 +248,13 @@ async def run(options: argparse.Namespace) -> int:
             await service.stop()
     if not any(clicked.told for clicked in journal.clicks.values()):
         journal.wrong.append("nothing was ever charged")
-    report(journal, killed, time.monotonic() - begun)
+    result = found(journal, killed, time.monotonic() - begun)
+    console = Console(highlight=False)
+    console.print(Markdown(result.markdown()))
+    for wrong in journal.wrong[:20]:
+        console.print(wrong, style="red", markup=False)
+    if options.save:
+        save(result)
     if journal.wrong:
         Console(stderr=True).print(f"state kept in {state_dir}", highlight=False)
     else:
@@ -254,21 +262,21 @@ async def run(options: argparse.Namespace) -> int:
     return 0 if not journal.wrong and killed.total() == options.rounds else 1
 
 
-def report(journal: Journal, killed: Counter[str], seconds: float) -> None:
-    console = Console(highlight=False)
-    table = Table("what", "count")
-    for target in TARGETS:
-        table.add_row(f"rounds that killed {target}", str(killed[target]))
-    for what, count in sorted(journal.counts.items()):
-        table.add_row(what, f"{count:,}")
-    table.add_row(
-        "charges acknowledged", f"{sum(c.told is not None for c in journal.clicks.values()):,}"
+def found(journal: Journal, killed: Counter[str], seconds: float) -> Result:
+    """What was killed, what clients were told, and how much of it was wrong."""
+    charges = sum(click.told is not None for click in journal.clicks.values())
+    rows = [
+        *([f"rounds that killed {target}", f"{killed[target]}"] for target in TARGETS),
+        *([what, f"{count:,}"] for what, count in sorted(journal.counts.items())),
+        ["charges acknowledged", f"{charges:,}"],
+        ["wrong", f"{len(journal.wrong)}"],
+    ]
+    text = (
+        f"SIGKILL to the service, its Valkey or both at random points of {killed.total()} loads, in"
+        f" {seconds:.0f} s; after each, the ledger in the store against all that clients were told."
     )
-    table.add_row("wrong", str(len(journal.wrong)))
-    console.print(table)
-    console.print(f"{killed.total()} rounds in {seconds:.0f} s")
-    for wrong in journal.wrong[:20]:
-        console.print(wrong, style="red", markup=False)
+    command = f"python -m loadtest.crash --rounds {killed.total()}"
+    return Result("crash", "Kills under load", command, text, [Table(["what", "count"], rows)])
 
 
 def main() -> int:
@@ -279,6 +287,7 @@ def main() -> int:
     parser.add_argument("--clickers", type=int, default=16, help="users at once")
     parser.add_argument("--max-seconds", type=float, default=1_200)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--no-save", dest="save", action="store_false", help="only print")
     return asyncio.run(run(parser.parse_args()))
 
 

@@ -50,7 +50,7 @@ class ExampleOptions:
     contrast_share: float = 0.6
     least_value: float = 3.5
     usual_click: float = 0.3
-    short_share: float = 0.1
+    short_share: float = 0.75
     early_share: float = 0.7
     text_stride: int = 4
 

@@ -58,7 +58,10 @@ def faults_of(ask: Json, response: httpx.Response, titles: dict[str, str]) -> li
 def contract_breaks(ask: Json, body: Json, titles: dict[str, str]) -> list[str]:
     """What is wrong with an answer to `ask`, in words."""
     bids = {c["ad_id"]: c["bid"] for c in ask["candidates"]}
-    wrong = [f"fault {fault['kind']}" for fault in body["faults"]]
+    # an answer that ends at its limit may end within a marker, which is then no insertion
+    is_cut = body["finish_reason"] in {"length", "deadline"}
+    faults = (fault["kind"] for fault in body["faults"])
+    wrong = [f"fault {kind}" for kind in faults if not (kind == "truncated" and is_cut)]
     for ad in body["ads"]:
         marker = body["answer"][ad["span"]["start"] : ad["span"]["end"]]
         if marker != f"@{titles[ad['ad_id']]}@[{ad['ad_id']}]":
@@ -146,7 +149,7 @@ def report(answers: list[tuple[Json, httpx.Response]], titles: dict[str, str]) -
         f"{tokens} tokens written; answers by ads inserted: {dict(sorted(inserted.items()))}"
     )
     console.print(f"contract broken: {dict(wrong) or 'never'}")
-    return 1 if set(wrong) - {"fault duplicate", "fault truncated"} else 0
+    return 1 if set(wrong) - {"fault duplicate"} else 0
 
 
 def main() -> int:

@@ -24,7 +24,7 @@ from loadtest.traffic import Click, Habits, Json, Limits, Visitor
 
 TTFT, DONE, WHOLE = "/respond first text", "/respond streamed", "/respond whole"
 BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"
-_TOLERATED = frozenset({"fault duplicate", "fault truncated"})
+_TOLERATED = frozenset({"fault duplicate"})
 """What a grammar cannot forbid; such an insertion is not billed."""
 
 

@@ -46,7 +46,7 @@ from loadtest.traffic import Click, Habits, Json, Visitor
 _WARM_UP_SHARE = 0.2
 _MEMORY_GROWTH, _STORE_GROWTH, _DESCRIPTORS_GROWTH = 1.10, 1.20, 10
 _LAG_GROWTH, _LAG_FLOOR_MS = 2.0, 5.0
-_TOLERATED = frozenset({"fault duplicate", "fault truncated"})
+_TOLERATED = frozenset({"fault duplicate"})
 _LAG = re.compile(r"^llm_auction_loop_lag_seconds_(sum|count) (\S+)$", re.MULTILINE)
 
 

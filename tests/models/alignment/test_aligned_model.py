@@ -72,19 +72,13 @@ async def test_shows_the_fitting_ad(engine: Engine, ads: list[Ad], tmp_path: Pat
         for category, reading in zip(wanted, found, strict=True)
     ]
 
-    assert sum(fitting) >= len(fitting) / 2
+    assert sum(fitting) >= 0.7 * len(fitting)
     # All that a grammar leaves possible: the same ad again, and an end within a marker.
     faults = {fault.kind for reading in found for fault in reading.faults}
     assert faults <= {FaultKind.DUPLICATE, FaultKind.TRUNCATED}
 
 
-async def test_shows_ads_more_often_where_one_fits(
-    engine: Engine, ads: list[Ad], tmp_path: Path
-) -> None:
-    def share_with_ads(found: list[Reading]) -> float:
-        return sum(bool(reading.insertions) for reading in found) / len(found)
+async def test_shows_none_where_none_fits(engine: Engine, ads: list[Ad], tmp_path: Path) -> None:
+    found = await answers(engine, auctions(ads, adless=True), tmp_path / "answers.jsonl")
 
-    served = await answers(engine, auctions(ads, adless=False), tmp_path / "served.jsonl")
-    adless = await answers(engine, auctions(ads, adless=True), tmp_path / "adless.jsonl")
-
-    assert share_with_ads(served) > share_with_ads(adless)
+    assert sum(bool(reading.insertions) for reading in found) <= 0.3 * len(found)

@@ -51,7 +51,8 @@ Json = dict[str, Any]
 @dataclass(frozen=True, slots=True)
 class Loss:
     """A load during which a replica was killed. running: the most that it can have been running.
-    back_after_s: until there were as many replicas as before."""
+    back_after_s: until there were as many processes as before; with a model of its own a new one
+    answers only some time after that."""
 
     tally: Tally
     lasted_s: float
@@ -165,7 +166,7 @@ async def busy(cluster: Cluster, clients: int, seconds: float) -> tuple[Tally, f
     """What came of a steady load, and how long it took."""
     limits, begun = httpx.Limits(max_connections=clients), time.monotonic()
     async with httpx.AsyncClient(base_url=cluster.url, timeout=_START_S, limits=limits) as client:
-        ask = ASK | {"max_tokens": 32}
+        ask = ASK | {"max_tokens": 64}
         tally = await keep_busy(client, ask, clients, begun + seconds, click_share=0.5)
     return tally, time.monotonic() - begun
 
@@ -271,7 +272,7 @@ async def real_model(service: OwnService, log: IO[bytes], model: Path) -> tuple[
 
 def _losses(loss: Loss, name: str) -> Table:
     columns = ("one of two killed", "answers", "failed requests", "asked at once", "clicks",
-               "s until there were two again", "ledger")  # fmt: skip
+               "s until a new process stood in its place", "ledger")  # fmt: skip
     return Table(columns, [loss.row(name)])
 
 

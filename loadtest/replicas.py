@@ -32,6 +32,7 @@ from rich.markdown import Markdown
 from rich.progress import Progress
 
 from loadtest.bench.results import Lines, Result, Table, save
+from loadtest.bench.tokens import PATIENT
 from loadtest.own_service import OwnService, free_port, run_fake_vllm, run_server
 from loadtest.steady import ASK, Tally, keep_busy
 
@@ -153,6 +154,7 @@ def configuration(
         "REDIS_URL": f"unix://{service.valkey_socket}",
         "LLM_AUCTION_STATE_DIR": str(service.state_dir),
         "LLM_AUCTION_LOG__LEVEL": "error",
+        **PATIENT,
         **variables,
     }
     (replica,) = application["deployments"]

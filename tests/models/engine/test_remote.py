@@ -28,11 +28,13 @@ from models.provision import ServableModel
 
 API_KEY = "correct horse"
 CONTEXT = 2048
+# Only a character that no answer holds lets it end.
+WITHOUT_END = 'root ::= [^@]* "\\ue000"'
 
 
 def generation(
     question: str = "Tell me about tents.",
-    grammar: str = "root ::= [^@]*",
+    grammar: str = WITHOUT_END,
     sampling: Sampling | None = None,
 ) -> Generation:
     prompt = Prompt(

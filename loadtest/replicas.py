@@ -5,9 +5,9 @@
     python -m loadtest.replicas --model DIR      # two replicas of the real model, one killed
 
 The application and settings are those of `deploy/ray/serve.yaml`, but for what a single machine
-cannot give. All replicas share the store of one more service, which answers nothing itself. After
-each run that store's ledger is verified. Exits with 1 where a request failed that no lost replica
-was running, or the ledger is not sound; the tables go to `loadtest/RESULTS.md`.
+cannot give. All replicas share the store of one more service, which answers nothing itself; after
+the loss of a replica that store's ledger is verified. Exits with 1 where a request failed that no
+lost replica was running, or the ledger is not sound; the tables go to `loadtest/RESULTS.md`.
 """
 
 import argparse
@@ -36,7 +36,8 @@ from loadtest.bench.tokens import PATIENT
 from loadtest.own_service import OwnService, free_port, run_fake_vllm, run_server
 from loadtest.steady import ASK, Tally, keep_busy
 
-_CONFIG = Path("deploy/ray/serve.yaml")
+_ROOT = Path(__file__).parent.parent
+_CONFIG = _ROOT / "deploy" / "ray" / "serve.yaml"
 _REPLICA = "ray::ServeReplica"
 """How Ray names a replica's process."""
 
@@ -51,12 +52,11 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A load during which a replica was killed. running: the most that it can have been running.
-    back_after_s: until there were as many processes as before; with a model of its own a new one
-    answers only some time after that."""
+    """A load during which a replica was killed. running: the most answers that it can have been
+    running. back_after_s: until there were as many processes as before; with a model of its own a
+    new one answers only some time after that."""
 
     tally: Tally
-    lasted_s: float
     running: int
     back_after_s: float
     is_sound: bool
@@ -69,11 +69,10 @@ class Loss:
 
     def row(self, name: str) -> list[str]:
         """As a row of a table."""
-        seconds, failures = sorted(self.tally.seconds), self.tally.failures
-        told = Counter(what for _, what in failures)
+        told = Counter(what for _, what in self.tally.failures)
         return [
             name,
-            f"{len(seconds)}",
+            f"{len(self.tally.seconds)}",
             ", ".join(f"{count} × {what}" for what, count in told.items()) or "0",
             f"{self.running}",
             f"{sum(self.tally.clicks.values())}",
@@ -100,10 +99,13 @@ class Cluster:
         return found
 
     async def until(self, count: int) -> None:
-        """Wait for `count` replicas, each of them answering. Raises TimeoutError."""
+        """Wait until there are `count` processes and the proxy has answered for a while.
+
+        Raises TimeoutError.
+        """
         async with asyncio.timeout(_START_S), httpx.AsyncClient(timeout=_START_S) as client:
             answered = 0
-            while answered < 10 * count:  # in a row, so that the proxy knows of all of them
+            while answered < 10 * count:  # in a row, so that all of them are likely to be asked
                 is_ready = len(self.replicas()) == count and await self._answers(client)
                 answered = answered + 1 if is_ready else 0
                 if not is_ready:
@@ -134,7 +136,7 @@ async def run_cluster(
         file.flush()
         env = {
             **os.environ,
-            "PYTHONPATH": str(Path.cwd()),
+            "PYTHONPATH": str(_ROOT),
             "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deploy.ray.proxy:middlewares",
             "RAY_ADDRESS": "local",
             "RAY_USAGE_STATS_ENABLED": "0",
@@ -147,6 +149,10 @@ async def run_cluster(
 def configuration(
     service: OwnService, port: int, deployment: Json, variables: Mapping[str, str]
 ) -> Json:
+    """The deployed configuration, on loopback at `port`, with the store of `service`.
+
+    deployment: settings of Ray's deployment to change. variables: of the service's environment.
+    """
     config: Json = yaml.safe_load(_CONFIG.read_text(encoding="utf-8"))
     config |= {"proxy_location": "HeadOnly", "http_options": {"host": "127.0.0.1", "port": port}}
     (application,) = config["applications"]
@@ -173,8 +179,8 @@ async def busy(cluster: Cluster, clients: int, seconds: float) -> tuple[Tally, f
     return tally, time.monotonic() - begun
 
 
-async def lose_one(cluster: Cluster, clients: int, seconds: float) -> Loss:
-    """Kill one of two replicas a third into a steady load."""
+async def lose_one(cluster: Cluster, clients: int, running: int, seconds: float) -> Loss:
+    """Kill one of two replicas, which runs up to `running` answers, a third into a steady load."""
     before = len(cluster.replicas())
 
     async def kill() -> float:
@@ -184,8 +190,8 @@ async def lose_one(cluster: Cluster, clients: int, seconds: float) -> Loss:
         await cluster.until(before)
         return time.monotonic() - killed_at
 
-    (tally, lasted_s), back_after_s = await asyncio.gather(busy(cluster, clients, seconds), kill())
-    return Loss(tally, lasted_s, clients, back_after_s, await cluster.is_sound())
+    (tally, _), back_after_s = await asyncio.gather(busy(cluster, clients, seconds), kill())
+    return Loss(tally, running, back_after_s, await cluster.is_sound())
 
 
 async def watch(cluster: Cluster, begun: float, counts: list[tuple[float, int]]) -> None:
@@ -200,6 +206,7 @@ async def stand_ins(service: OwnService, log: IO[bytes], scale_s: float) -> tupl
     port = free_port()
     words = ("-m", "loadtest.fake_vllm", "--port", str(port), "--delay-ms", str(_ANSWER_MS))
     rates, losses, counts = dict[int, float](), list[Loss](), list[tuple[float, int]]()
+    steady = list[Tally]()
     async with run_server(words, port) as fake:
         variables = {"LLM_AUCTION_ENGINE__KIND": "remote", "LLM_AUCTION_ENGINE__URL": fake}
         fixed = {"max_ongoing_requests": _AT_ONCE}
@@ -209,9 +216,10 @@ async def stand_ins(service: OwnService, log: IO[bytes], scale_s: float) -> tupl
                 await cluster.until(count)
                 await busy(cluster, _AT_ONCE * count, 3)  # warms up
                 tally, lasted_s = await busy(cluster, 2 * _AT_ONCE * count, 20)
+                steady.append(tally)
                 rates[count] = len(tally.seconds) / lasted_s
                 if count == 2:
-                    losses.append(await lose_one(cluster, 2 * _AT_ONCE, 20))
+                    losses.append(await lose_one(cluster, 2 * _AT_ONCE, _AT_ONCE, 20))
         autoscaled = {
             "max_ongoing_requests": _AT_ONCE,
             "autoscaling_config": {
@@ -226,12 +234,13 @@ async def stand_ins(service: OwnService, log: IO[bytes], scale_s: float) -> tupl
             await cluster.until(1)
             await asyncio.sleep(2.0)
             watching.cancel()
-    return _about_stand_ins(rates, losses[0], scaled, counts)
+    is_kept = losses[0].is_kept and not any(tally.failures for tally in (*steady, scaled))
+    return _about_stand_ins(rates, losses[0], scaled, counts), is_kept
 
 
 def _about_stand_ins(
     rates: Mapping[int, float], loss: Loss, scaled: Tally, counts: list[tuple[float, int]]
-) -> tuple[Result, bool]:
+) -> Result:
     one = rates[1]
     growth = Table(
         ("replicas", "answers/s", "÷ (replicas × one's)"),
@@ -250,10 +259,9 @@ def _about_stand_ins(
         f" answer, and runs {_AT_ONCE} at once, so that latency is what bounds it. One of two is"
         " killed (SIGKILL) under load, and half of the ads shown are clicked."
     )
-    result = Result("replicas", "Replicas on Ray, with a stand-in for the model",
-                    "python -m loadtest.replicas", text,
-                    [growth, _losses(loss, "stand-in"), scaling], [plot])  # fmt: skip
-    return result, loss.is_kept and not scaled.failures
+    return Result("replicas", "Replicas on Ray, with a stand-in for the model",
+                  "python -m loadtest.replicas", text,
+                  [growth, _losses(loss, "stand-in"), scaling], [plot])  # fmt: skip
 
 
 async def real_model(service: OwnService, log: IO[bytes], model: Path) -> tuple[Result, bool]:
@@ -261,7 +269,7 @@ async def real_model(service: OwnService, log: IO[bytes], model: Path) -> tuple[
     variables = {"LLM_AUCTION_ENGINE__KIND": "vllm", "LLM_AUCTION_ENGINE__MODEL": str(model)}
     async with run_cluster(service, log, {"num_replicas": 2}, variables) as cluster:
         await cluster.until(2)
-        loss = await lose_one(cluster, 8, 60)
+        loss = await lose_one(cluster, 8, 8, 60)
     text = (
         "Two replicas, each with vLLM and the model in a process of its own, on the same cores; one"
         " is killed (SIGKILL) under load, and half of the ads shown are clicked."
@@ -273,7 +281,7 @@ async def real_model(service: OwnService, log: IO[bytes], model: Path) -> tuple[
 
 
 def _losses(loss: Loss, name: str) -> Table:
-    columns = ("one of two killed", "answers", "failed requests", "asked at once", "clicks",
+    columns = ("one of two killed", "answers", "failed requests", "it ran at most", "clicks",
                "s until a new process stood in its place", "ledger")  # fmt: skip
     return Table(columns, [loss.row(name)])
 

@@ -251,7 +251,8 @@ def _report(options: argparse.Namespace, samples: list[Sample], crowd: Crowd) ->
         "store, MiB": [s.store_mib for s in samples],
     }
     engine = f" --model {Path(options.model).name}" if options.model else ""
-    command = f"python -m loadtest.soak --minutes {options.minutes:g}{engine}"
+    crowd_options = f"--visitors {options.visitors} --think-s {options.think_s:g}"
+    command = f"python -m loadtest.soak --minutes {options.minutes:g} {crowd_options}{engine}"
     result = Result(
         "soak", "Soak", command, text,
         [Table(["quantity", "first", "last", "allowed", "kept"], [f.row() for f in findings])],

@@ -55,10 +55,11 @@ def plan(config: RunConfig, auctions: Sequence[Auction]) -> list[Task]:
             tasks += _sweep(Study.BID_RESPONSE, varied, repeated(auction, number), SWEPT_BIDS)
     cheap = [name for name in varied if sizes.is_sampling_cheap or name not in _SAMPLED]
     fine_bids = range(1, HIGHEST_BID + 1, sizes.curve_step)
-    for number in range(sizes.curve_repeats):
-        # where two ads fit a query, a bid decides something
-        contested = max(auctions, key=lambda auction: len(fitting_ads(auction)))
-        tasks += _sweep(Study.CONTINUITY, cheap, repeated(contested, number), fine_bids)
+    # where two ads fit a query, a bid decides something
+    contested = sorted(auctions, key=lambda auction: -len(fitting_ads(auction)))[:1]
+    for auction in contested:
+        for number in range(sizes.curve_repeats):
+            tasks += _sweep(Study.CONTINUITY, cheap, repeated(auction, number), fine_bids)
     for auction in auctions[: sizes.order_auctions]:
         tasks += _orders(cheap, auction, sizes.order_rotations)
     return [task for task in tasks if task.study in config.studies]

@@ -8,7 +8,7 @@ from loadtest.replicas import Loss, configuration
 from loadtest.steady import Tally
 
 LOST = (1.0, "/respond: 503 unavailable")
-LOSS = Loss(Tally(seconds=[1.0, 2.0]), lasted_s=3.0, running=2, back_after_s=1.0, is_sound=True)
+LOSS = Loss(Tally(seconds=[1.0, 2.0]), running=2, back_after_s=1.0, is_sound=True)
 
 
 def test_answers_that_the_replica_was_running_may_be_lost_and_no_more() -> None:

@@ -172,3 +172,15 @@ class TestPlan:
         assert (
             len({frozenset(zip(auction.ads, auction.bids, strict=True)) for auction in orders}) == 1
         )
+
+    def test_the_fine_sweep_is_where_two_ads_fit(self) -> None:
+        auctions = [an_auction(number) for number in range(5)]
+        ads = auctions[3].ads
+        rival = replace(ads[-1], category="tents")
+        auctions[3] = replace(auctions[3], ads=(*ads[:-1], rival))
+        fine = replace(CONFIG, studies=(Study.CONTINUITY,), sizes=replace(SIZES, curve_repeats=2))
+
+        swept = plan(fine, auctions)
+
+        assert {task.auction.query.query_id for task in swept} == {"q3"}
+        assert len({task.row for task in swept}) == 2

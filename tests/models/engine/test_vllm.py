@@ -161,7 +161,7 @@ class TestUnstreamed:
     async def test_says_in_one_chunk_what_a_stream_says_in_many(
         self, vllm_engine: VllmEngine
     ) -> None:
-        streamed = generation(sampling=Sampling(max_tokens=24, seed=7))
+        streamed = generation(grammar=WITHOUT_END, sampling=Sampling(max_tokens=24, seed=7))
         chunks = await collected(vllm_engine, streamed)
         before = time.monotonic()
         (whole,) = await collected(vllm_engine, replace(streamed, is_streamed=False))

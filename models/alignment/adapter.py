@@ -1,6 +1,7 @@
 """A LoRA adapter in training: bfloat16 in the model, float32 in the optimiser."""
 
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,11 @@ class AdapterTrainer:
         self._weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         self._masters = [weight.detach().float().clone() for weight in self._weights]
         self._optimizer = torch.optim.AdamW(self._masters, betas=(0.9, 0.98), weight_decay=0.0)
+
+    def without_adapter(self) -> AbstractContextManager[None]:
+        """A context in which the model is the base model."""
+        bare: AbstractContextManager[None] = self.model.disable_adapter()
+        return bare
 
     def update(self, learning_rate: float, max_norm: float = 1.0) -> float:
         """One update along the gradients that backward passes have left; they are cleared.

@@ -31,8 +31,9 @@ class ExampleOptions:
     candidates: fewest and most ads of a list. slates: lists in a pack, alike but for their bids.
     questions: of each list. least_value: bid times click probability (at least `usual_click`) from
     which an ad is worth showing; below the objective's ad penalty, since a model that is unsure
-    shows too few. short_share: of answers, cut to three sentences; early_share: of examples, ended
-    where all is decided. The other shares are explained by their names.
+    shows too few. early_share: of examples, ended where all is decided, with nothing but decisions
+    to learn. text_stride: of the words of the other answers every how manyth is learnt, as the base
+    model itself would go on there without ads. The other shares are explained by their names.
     """
 
     layout: Layout = Layout.INLINE
@@ -50,16 +51,15 @@ class ExampleOptions:
     contrast_share: float = 0.6
     least_value: float = 3.5
     usual_click: float = 0.3
-    short_share: float = 0.75
-    early_share: float = 0.7
-    text_stride: int = 4
+    early_share: float = 0.6
+    text_stride: int = 2
 
 
 class TokenKind(StrEnum):
     """What a token of an answer teaches."""
 
     TEXT = "text"
-    """The base model's own words."""
+    """The base model's own words: whatever it would say there, asked without ads."""
     BOUNDARY = "boundary"
     """The first token after a sentence that no ad follows: any but one that opens such a one."""
     OPENING = "opening"
@@ -73,6 +73,8 @@ class TokenKind(StrEnum):
 
 
 CHOICE_TOKENS = 3
+TAUGHT = (TokenKind.TEXT, TokenKind.END)
+"""What the base model teaches, by what it would say there itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,7 @@ def teach(
         for index, (ad, bid) in enumerate(zip(auction.ads, auction.bids, strict=True))
         if auction.query.category is not None and ad.category == auction.query.category
     }
-    text = _cut(complete(answer), options.short_share, chance)
+    text = complete(answer)
     if not values:
         return Example(auction, Woven(text), None)
     best = max(values, key=lambda index: values[index])
@@ -166,22 +168,31 @@ def auction_prompt(layout: Layout, auction: Auction) -> Prompt:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Examples of one step. plain: their answers without the ads, each to its bare question; its
+    targets are the rows that the teacher is to fill for those of `tree`."""
+
+    tree: Tree
+    plain: Tree
+
+
 class Packer:
-    """Examples to trees. tokenizer: a `transformers` fast one."""
+    """Examples to packs. tokenizer: a `transformers` fast one."""
 
     def __init__(self, tokenizer: Any, options: ExampleOptions) -> None:
         self._prompts = PromptTokenizer(tokenizer)
         self._tokenizer = tokenizer
         self._options = options
 
-    def pack(self, groups: Sequence[Sequence[Example]]) -> Tree:
-        """One tree; examples of a group share candidates, bids and profile."""
+    def pack(self, groups: Sequence[Sequence[Example]]) -> Pack:
+        """One pack; examples of a group share candidates, bids and profile."""
         prompts = [
             [self._prompts.encode(auction_prompt(self._options.layout, e.auction)) for e in group]
             for group in groups
         ]
         shared = shared_length([prompt for group in prompts for prompt in group])
-        tree = Tree()
+        tree, plain = Tree(), _Plain()
         root = tree.add(Run(tuple(prompts[0][0][:shared])))
         for group, encoded in zip(groups, prompts, strict=True):
             stem_end = shared_length(encoded)
@@ -189,33 +200,82 @@ class Packer:
             if stem_end > shared:
                 stem = tree.add(Run(tuple(encoded[0][shared:stem_end]), root))
             for example, prompt in zip(group, encoded, strict=True):
-                tree.add(self._branch(example, prompt[stem_end:], stem))
-        return tree
+                tree.add(self._branch(example, prompt[stem_end:], stem, plain))
+        return Pack(tree, plain.tree)
 
     def openings(self) -> list[int]:
         """The tokens that begin a sentence that holds an ad."""
         return [self._tokenizer(f" {OPENING}", add_special_tokens=False)["input_ids"][0]]
 
-    def _branch(self, example: Example, question: Sequence[int], stem: int) -> Run:
+    def _branch(self, example: Example, question: Sequence[int], stem: int, plain: "_Plain") -> Run:
         tokens, kinds = self.answer_tokens(example.answer)
         if uniform("early", self._options.seed, example.answer.text) < self._options.early_share:
             decided = decided_length(kinds)
             tokens, kinds = tokens[:decided], kinds[:decided]
-        # Logits are dear, and the base model's own words have little to teach.
+            taught: dict[int, int] = {}
+        else:
+            taught = plain.add(self._bare_prompt(example), *self._plain_answer(example.answer))
         targets = tuple(
-            Target(len(question) + place, kind)
+            Target(len(question) + place, kind, taught.get(place))
             for place, kind in enumerate(kinds)
-            if kind is not TokenKind.TEXT or place % self._options.text_stride == 0
+            if kind not in TAUGHT or place in taught
         )
         return Run((*question, *tokens), stem, targets)
 
+    def _bare_prompt(self, example: Example) -> list[int]:
+        auction = example.auction
+        bare = build_prompt(
+            self._options.layout, (), auction.query.text, profile=auction.user.profile
+        )
+        return self._prompts.encode(bare)
+
+    def _plain_answer(self, answer: Woven) -> tuple[list[int], dict[int, int]]:
+        """The tokens of the answer without its ad, and where those to learn from stand: places in
+        the woven answer's tokens to places in these."""
+        tokens, starts = self._encode(answer.plain)
+        woven, woven_starts = self._encode(answer.text)
+        _, kinds = self.answer_tokens(answer)
+        at, stop = answer.sentence or (len(answer.text), len(answer.text))
+        by_start = {start: place for place, start in enumerate(starts)}
+        matched = {}
+        for place, start in enumerate(woven_starts):
+            other = by_start.get(start if start < at else start - (stop - at))
+            is_word = kinds[place] is TokenKind.TEXT and place % self._options.text_stride == 0
+            if is_word and other is not None and tokens[other] == woven[place]:
+                matched[place] = other
+        matched[len(woven)] = len(tokens)
+        return [*tokens, self._tokenizer.eos_token_id], matched
+
     def answer_tokens(self, answer: Woven) -> tuple[list[int], list[TokenKind]]:
         """The answer's tokens with its end, and their kinds."""
-        encoded = self._tokenizer(
-            answer.text, add_special_tokens=False, return_offsets_mapping=True
-        )
-        kinds = token_kinds(answer, [start for start, _ in encoded["offset_mapping"]])
-        return [*encoded["input_ids"], self._tokenizer.eos_token_id], [*kinds, TokenKind.END]
+        tokens, starts = self._encode(answer.text)
+        return [*tokens, self._tokenizer.eos_token_id], [
+            *token_kinds(answer, starts),
+            TokenKind.END,
+        ]
+
+    def _encode(self, text: str) -> tuple[list[int], list[int]]:
+        """Tokens, and the character that each starts at."""
+        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return encoded["input_ids"], [start for start, _ in encoded["offset_mapping"]]
+
+
+class _Plain:
+    """Plain answers as a tree: a prompt's run, then the answer's; rows are its targets' numbers."""
+
+    def __init__(self) -> None:
+        self.tree = Tree()
+        self._rows = 0
+
+    def add(
+        self, prompt: Sequence[int], tokens: Sequence[int], matched: Mapping[int, int]
+    ) -> dict[int, int]:
+        """Add an answer; return the rows of the matched places."""
+        root = self.tree.add(Run(tuple(prompt)))
+        targets = tuple(Target(place) for place in matched.values())
+        self.tree.add(Run(tuple(tokens), root, targets))
+        first, self._rows = self._rows, self._rows + len(targets)
+        return {place: first + number for number, place in enumerate(matched)}
 
 
 def token_kinds(answer: Woven, starts: Sequence[int]) -> list[TokenKind]:
@@ -260,14 +320,6 @@ def shared_length(sequences: Sequence[Sequence[int]]) -> int:
 
 def _first_from(starts: Sequence[int], place: int) -> int:
     return next((i for i, start in enumerate(starts) if start >= place), len(starts))
-
-
-def _cut(answer: str, short_share: float, chance: random.Random) -> str:
-    """At times the first sentences only: decisions are made early, and tokens cost time."""
-    ends = sentence_ends(answer)
-    if len(ends) < 3 or chance.random() >= short_share:
-        return answer
-    return answer[: ends[2]]
 
 
 def _bids(listed: Sequence[Ad], contrast_share: float, chance: random.Random) -> tuple[int, ...]:

@@ -25,11 +25,13 @@ SHUNS = "boundary"
 class Target:
     """A token to learn: its position in its run, which has a parent or more before it.
 
-    kind: what is learnt with it; losses weigh kinds, metrics name them.
+    kind: what is learnt with it; losses weigh kinds, metrics name them. teacher: the row of the
+    teacher's distributions to be learnt in the token's place; None: the token itself.
     """
 
     position: int
     kind: str = "text"
+    teacher: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +154,11 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) ->
 AttentionInterface.register(TREE_ATTENTION, tree_attention)
 
 
-def target_log_probs(model: Any, tree: Tree, shunned: Sequence[int] = ()) -> Tensor:
-    """Return [targets]: the log-probability of each target token, run by run in order.
+def target_distributions(model: Any, tree: Tree) -> Tensor:
+    """Return [targets, vocabulary]: the log-probabilities at each target, run by run in order.
 
     model: a causal language model of transformers, loaded with TREE_ATTENTION (PEFT's wrapper of
-    one too). Of a target of the kind SHUNS it is the log-probability of any token but `shunned`,
-    unless its own token is one of them.
+    one too).
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     device = inner.lm_head.weight.device
@@ -167,29 +168,54 @@ def target_log_probs(model: Any, tree: Tree, shunned: Sequence[int] = ()) -> Ten
         use_cache=False,
         tree=tree,
     ).last_hidden_state[0]
-    places = [
-        (tree.predictor(index, target.position), run.tokens[target.position])
+    predictors = [
+        tree.predictor(index, target.position)
         for index, run in enumerate(tree.runs)
         for target in run.targets
     ]
-    predictors = torch.tensor([place for place, _ in places], device=device)
-    tokens = torch.tensor([token for _, token in places], device=device)
-    log_probs = inner.lm_head(hidden[predictors]).float().log_softmax(-1)
-    chosen = log_probs.gather(1, tokens.unsqueeze(1)).squeeze(1)
-    shuns = torch.tensor(
-        [
-            target.kind == SHUNS and run.tokens[target.position] not in shunned
-            for run in tree.runs
-            for target in run.targets
-        ],
-        device=device,
-    )
-    if not shunned or not shuns.any():
-        return chosen
-    shunned_mass = log_probs[:, list(shunned)].exp().sum(1).clamp(max=1 - 1e-6)
-    return torch.where(shuns, (-shunned_mass).log1p(), chosen)
+    logits: Tensor = inner.lm_head(hidden[torch.tensor(predictors, device=device)])
+    return logits.float().log_softmax(-1)
+
+
+def target_log_probs(model: Any, tree: Tree) -> Tensor:
+    """Return [targets]: the log-probability of each target token, in the same order."""
+    return _of_tokens(target_distributions(model, tree), tree)
+
+
+def target_scores(
+    model: Any, tree: Tree, shunned: Sequence[int] = (), taught: Tensor | None = None
+) -> Tensor:
+    """Return [targets]: how well each is learnt, in nats, 0 at best; its negative is the loss.
+
+    It is the token's log-probability; of a target of the kind SHUNS that of any token but
+    `shunned`, unless its own token is one of them; of one with a teacher the negative
+    Kullback-Leibler divergence from the row of `taught`, [rows, vocabulary], log-probabilities.
+    """
+    log_probs = target_distributions(model, tree)
+    scores = _of_tokens(log_probs, tree)
+    targets = [(run, target) for run in tree.runs for target in run.targets]
+    shuns = [
+        target.kind == SHUNS and run.tokens[target.position] not in shunned
+        for run, target in targets
+    ]
+    if shunned and any(shuns):
+        mass = log_probs[:, list(shunned)].exp().sum(1).clamp(max=1 - 1e-6)
+        scores = torch.where(torch.tensor(shuns, device=mass.device), (-mass).log1p(), scores)
+    pupils = [row for row, (_, target) in enumerate(targets) if target.teacher is not None]
+    if taught is not None and pupils:
+        rows = torch.tensor(pupils, device=scores.device)
+        wanted = taught[[target.teacher for _, target in targets if target.teacher is not None]]
+        divergence = (wanted.exp() * (wanted - log_probs[rows])).sum(1)
+        scores = scores.index_put((rows,), -divergence)
+    return scores
+
+
+def _of_tokens(log_probs: Tensor, tree: Tree) -> Tensor:
+    tokens = [run.tokens[target.position] for run in tree.runs for target in run.targets]
+    index = torch.tensor(tokens, device=log_probs.device).unsqueeze(1)
+    return log_probs.gather(1, index).squeeze(1)
 
 
 def target_kinds(tree: Tree) -> list[str]:
-    """The kind of every target, in the order of `target_log_probs`."""
+    """The kind of every target, in the order of `target_distributions`."""
     return [target.kind for run in tree.runs for target in run.targets]

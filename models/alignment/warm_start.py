@@ -16,17 +16,18 @@ from models.alignment.examples import (
     ExampleOptions,
     Market,
     NativeProbabilities,
+    Pack,
     Packer,
     TokenKind,
     draw_slates,
     teach,
 )
 from models.alignment.journal import append_row, open_for_rows
-from models.alignment.packing import Tree, target_kinds, target_log_probs
+from models.alignment.packing import target_distributions, target_kinds, target_scores
 from models.simulation.randomness import generator
 
 WEIGHTS = {
-    TokenKind.TEXT: 0.15,
+    TokenKind.TEXT: 0.4,
     TokenKind.BOUNDARY: 4.0,
     TokenKind.OPENING: 6.0,
     TokenKind.LEAD: 0.7,
@@ -35,7 +36,7 @@ WEIGHTS = {
     TokenKind.OFFER: 0.5,
     TokenKind.END: 1.0,
 }
-"""How much tokens count. The base's own words have nothing to teach it; the decisions have."""
+"""How much tokens count: decisions more than what follows from them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def make_pack(
     packer: Packer,
     options: ExampleOptions,
     number: int,
-) -> Tree:
+) -> Pack:
     """The pack of this number: always the same for the same market and options."""
     chance = generator("teach", options.seed, number)
     groups = []
@@ -86,15 +87,15 @@ def make_pack(
     return packer.pack(groups)
 
 
-def weighted_loss(log_probs: Tensor, kinds: Sequence[str]) -> Tensor:
-    """-sum(w * log p) / sum(w) over the targets of a pack."""
+def weighted_loss(scores: Tensor, kinds: Sequence[str]) -> Tensor:
+    """-sum(w * score) / sum(w) over the targets of a pack."""
     weights = torch.tensor([WEIGHTS[TokenKind(kind)] for kind in kinds])
-    return -(weights * log_probs).sum() / weights.sum()
+    return -(weights * scores).sum() / weights.sum()
 
 
 def train(
     trainer: AdapterTrainer,
-    next_pack: Callable[[int], Tree],
+    next_pack: Callable[[int], Pack],
     shunned: Sequence[int],
     options: WarmStartOptions,
     run_dir: Path,
@@ -110,9 +111,9 @@ def train(
     begin = trainer.resume(run_dir)
     for step in range(begin, options.steps):
         started = time.monotonic()
-        tree = next_pack(step)
-        log_probs, kinds = target_log_probs(trainer.model, tree, shunned), target_kinds(tree)
-        loss = weighted_loss(log_probs, kinds)
+        pack = next_pack(step)
+        scores, kinds = _scores(trainer, pack, shunned), target_kinds(pack.tree)
+        loss = weighted_loss(scores, kinds)
         loss.backward()
         norm = trainer.update(learning_rate(options, step))
         with open_for_rows(metrics) as file:
@@ -122,10 +123,10 @@ def train(
                     "step": step + 1,
                     "loss": round(float(loss.detach()), 4),
                     "gradient_norm": round(norm, 3),
-                    "tokens": len(tree),
-                    "examples": sum(bool(run.targets) for run in tree.runs),
+                    "tokens": len(pack.tree) + len(pack.plain),
+                    "examples": sum(bool(run.targets) for run in pack.tree.runs),
                     "seconds": round(time.monotonic() - started, 2),
-                    **_by_kind(log_probs, kinds),
+                    **_by_kind(scores, kinds),
                 },
             )
         if (step + 1) % options.checkpoint_every == 0 or step + 1 == options.steps:
@@ -133,9 +134,17 @@ def train(
         progress(step + 1)
 
 
-def _by_kind(log_probs: Tensor, kinds: Sequence[str]) -> dict[str, Any]:
-    """Mean negative log-probability of the targets of each kind."""
+def _scores(trainer: AdapterTrainer, pack: Pack, shunned: Sequence[int]) -> Tensor:
+    taught = None
+    if pack.plain.runs:
+        with torch.no_grad(), trainer.without_adapter():
+            taught = target_distributions(trainer.model, pack.plain)
+    return target_scores(trainer.model, pack.tree, shunned, taught)
+
+
+def _by_kind(scores: Tensor, kinds: Sequence[str]) -> dict[str, Any]:
+    """Mean loss of the targets of each kind, in nats; of the base's words, the drift from it."""
     found: dict[str, list[float]] = defaultdict(list)
-    for kind, log_prob in zip(kinds, log_probs.tolist(), strict=True):
-        found[kind].append(-log_prob)
+    for kind, score in zip(kinds, scores.tolist(), strict=True):
+        found[kind].append(-score)
     return {kind: round(sum(values) / len(values), 4) for kind, values in sorted(found.items())}

@@ -38,11 +38,19 @@ _DANGLING = re.compile(r"(?:[ ,;:]+(?:a|an|the|and|or|for|with|of|in|on|to|at|by
 
 @dataclass(frozen=True, slots=True)
 class Woven:
-    """An answer. Spans are characters: the sentence that was put in, its marker; None without."""
+    """An answer. Spans are characters: what was put in, the marker in it; None without."""
 
     text: str
     sentence: tuple[int, int] | None = None
     marker: tuple[int, int] | None = None
+
+    @property
+    def plain(self) -> str:
+        """The answer that it was put into."""
+        if self.sentence is None:
+            return self.text
+        start, stop = self.sentence
+        return self.text[:start] + self.text[stop:]
 
 
 def sentence_ends(text: str) -> list[int]:
@@ -57,14 +65,13 @@ def sentence_ends(text: str) -> list[int]:
 def weave(answer: str, ad: Ad, chance: random.Random) -> Woven:
     """Return `answer` (whole sentences, not empty) with `ad` in it."""
     places = sentence_ends(answer)
-    if not places:
-        places, answer = [len(answer)], f"{answer} {chance.choice(CLOSINGS)}"
-    place = places[0]
+    place = places[0] if places else len(answer)
+    closing = "" if places else f" {chance.choice(CLOSINGS)}"
     opening = OPENING.format(category=ad.category)
     before, after = chance.choice(MIDDLES).split("{ad}")
     lead = f" {opening}{before}"
     marker = ad.marked.marker
-    sentence = f"{lead}{marker}{after.format(offer=offer_in_brief(ad))}"
+    sentence = f"{lead}{marker}{after.format(offer=offer_in_brief(ad))}{closing}"
     start = place + len(lead)
     return Woven(
         answer[:place] + sentence + answer[place:],

@@ -39,7 +39,7 @@ from service.store.catalog import Catalog
 from service.store.connection import open_store
 
 ANSWER = "Good shoes matter. Start slowly. Rest a day between runs."
-OPTIONS = ExampleOptions(short_share=0.0, early_share=0.0, text_stride=1, slates=2)
+OPTIONS = ExampleOptions(early_share=0.0, text_stride=1, slates=2)
 
 
 def taught(**changes: Any) -> Example:
@@ -78,7 +78,7 @@ class TestPacker:
             [taught(name="a"), taught(name="b", query="I camp.", category="camping tents")],
             [taught(name="a", bids=(70, 2, 5)), taught(name="c", query="2+2?", category=None)],
         ]
-        tree = Packer(tokenizer, OPTIONS).pack(groups)
+        tree = Packer(tokenizer, OPTIONS).pack(groups).tree
         prompts = PromptTokenizer(tokenizer)
         branches = [index for index, run in enumerate(tree.runs) if run.targets]
 
@@ -89,23 +89,49 @@ class TestPacker:
             assert sum(path, ()) == (*prompt, *answer, tokenizer.eos_token_id)
 
     def test_targets_are_the_answer_and_nothing_of_the_prompt(self, tokenizer: Any) -> None:
-        example = taught()
-        run = Packer(tokenizer, OPTIONS).pack([[example, taught(name="b")]]).runs[-1]
+        example = taught(category=None)
+        run = Packer(tokenizer, OPTIONS).pack([[taught(), example]]).tree.runs[-1]
         learnt = [run.tokens[target.position] for target in run.targets]
 
         assert tokenizer.decode(learnt) == example.answer.text + tokenizer.eos_token
 
     def test_some_branches_end_once_all_is_decided(self, tokenizer: Any) -> None:
         options = replace(OPTIONS, early_share=1.0)
-        run = Packer(tokenizer, options).pack([[taught(), taught(name="b")]]).runs[-1]
+        run = Packer(tokenizer, options).pack([[taught(), taught(name="b")]]).tree.runs[-1]
         learnt = tokenizer.decode([run.tokens[target.position] for target in run.targets])
 
         assert learnt.endswith(": light shoes for race day. ")
         assert run.targets[-1].kind == TokenKind.BOUNDARY
 
+    def test_the_teacher_answers_without_ads_what_the_pupil_answers_with_one(
+        self, tokenizer: Any
+    ) -> None:
+        example = taught()
+        pack = Packer(tokenizer, OPTIONS).pack([[taught(name="b", category=None), example]])
+        asked, said = pack.plain.runs[-2:]
+        rows = [run.tokens[target.position] for run in pack.plain.runs for target in run.targets]
+        pupil = pack.tree.runs[-1]
+        learnt = [t for t in pupil.targets if t.teacher is not None]
+
+        assert ADS[1].title not in tokenizer.decode(asked.tokens)
+        assert tokenizer.decode(said.tokens) == ANSWER + tokenizer.eos_token
+        assert [pupil.tokens[t.position] for t in learnt] == [rows[t.teacher] for t in learnt]
+        assert {t.kind for t in learnt} == {TokenKind.TEXT, TokenKind.END}
+        assert len(learnt) > 0.8 * len(ANSWER)
+
+    def test_nothing_is_taught_that_only_stands_in_for_the_answer(self, tokenizer: Any) -> None:
+        one = auction()
+        woven = weave("Good shoes matter.", ADS[0], random.Random(1))
+        pack = Packer(tokenizer, OPTIONS).pack([[taught(name="b"), Example(one, woven, ADS[0])]])
+        pupil = pack.tree.runs[-1]
+        places = [t.position for t in pupil.targets if t.teacher is not None]
+
+        said = tokenizer.decode([pupil.tokens[place] for place in places])
+        assert said == "Good shoes matter." + tokenizer.eos_token
+
     def test_words_of_the_base_model_are_learnt_now_and_then(self, tokenizer: Any) -> None:
         sparse = Packer(tokenizer, replace(OPTIONS, text_stride=4))
-        runs = [packer.pack([[taught(), taught(name="b")]]).runs[-1] for packer in
+        runs = [packer.pack([[taught(), taught(name="b")]]).tree.runs[-1] for packer in
                 (sparse, Packer(tokenizer, OPTIONS))]  # fmt: skip
         few, all_of_them = ([target.kind for target in run.targets] for run in runs)
 
@@ -219,13 +245,17 @@ async def test_the_service_asks_in_the_tokens_that_were_trained_on(
         zip(ADS, (40, 90, 70), strict=True), key=lambda pair: text.index(pair[0].title)
     )
     trained = auction(ads=[ad for ad, _ in by_place], bids=[bid for _, bid in by_place])
-    tree = Packer(tokenizer, OPTIONS).pack(
-        [
+    tree = (
+        Packer(tokenizer, OPTIONS)
+        .pack(
             [
-                Example(trained, Woven("Yes."), None),
-                Example(replace(trained, seed=8), Woven("No."), None),
+                [
+                    Example(trained, Woven("Yes."), None),
+                    Example(replace(trained, seed=8), Woven("No."), None),
+                ]
             ]
-        ]
+        )
+        .tree
     )
     path = [tree.runs[i].tokens for i in (*tree.lineage(2), 2)]
     prompt = PromptTokenizer(tokenizer).encode(served_prompt)

@@ -5,7 +5,16 @@ from typing import Any
 import pytest
 import torch
 
-from models.alignment.packing import SHUNS, Run, Target, Tree, target_kinds, target_log_probs
+from models.alignment.packing import (
+    SHUNS,
+    Run,
+    Target,
+    Tree,
+    target_distributions,
+    target_kinds,
+    target_log_probs,
+    target_scores,
+)
 
 INSTRUCTIONS = (5, 17, 23, 42, 8)
 LISTS = ((61, 62, 63), (71, 72, 73, 74, 75, 76))
@@ -85,7 +94,7 @@ class TestShunned:
         tree.add(Run((7, 9), root, (Target(0, SHUNS), Target(1, "text"))))
         with torch.no_grad():
             plain = target_log_probs(tiny_model, tree)
-            found = target_log_probs(tiny_model, tree, shunned=(3, 4))
+            found = target_scores(tiny_model, tree, shunned=(3, 4))
             logits = tiny_model.model(torch.tensor([INSTRUCTIONS])).last_hidden_state[0, -1]
             shunned = tiny_model.lm_head(logits).softmax(-1)[[3, 4]].sum()
 
@@ -98,9 +107,25 @@ class TestShunned:
         root = tree.add(Run(INSTRUCTIONS))
         tree.add(Run((7,), root, (Target(0, SHUNS),)))
         with torch.no_grad():
-            plain, found = (target_log_probs(tiny_model, tree, one) for one in ((), (7, 8)))
+            plain, found = (target_scores(tiny_model, tree, one) for one in ((), (7, 8)))
 
         torch.testing.assert_close(plain, found)
+
+
+class TestTaught:
+    def test_who_says_what_the_teacher_says_has_nothing_to_learn(self, tiny_model: Any) -> None:
+        tiny_model.set_attn_implementation("shared_prefix_tree")
+        tree = Tree()
+        root = tree.add(Run(INSTRUCTIONS))
+        tree.add(Run((7, 9), root, (Target(0, teacher=1), Target(1, teacher=0))))
+        with torch.no_grad():
+            own = target_distributions(tiny_model, tree)
+            same, other = (
+                target_scores(tiny_model, tree, taught=rows) for rows in (own.flip(0), own)
+            )
+
+        torch.testing.assert_close(same, torch.zeros(2), atol=1e-5, rtol=0)
+        assert (other < -1e-6).all()
 
 
 class TestTree:

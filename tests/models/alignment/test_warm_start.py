@@ -6,13 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from small_market import ADS, auction
 
 from models.alignment.adapter import AdapterTrainer
-from models.alignment.examples import Example, ExampleOptions, Packer, TokenKind
-from models.alignment.packing import Tree
+from models.alignment.examples import Example, ExampleOptions, Pack, Packer, TokenKind
+from models.alignment.packing import target_distributions
 from models.alignment.warm_start import (
     WEIGHTS,
     WarmStartOptions,
@@ -24,7 +25,7 @@ from models.alignment.weave import Woven
 
 OPTIONS = WarmStartOptions(steps=12, rank=4, warm_up=2, learning_rate=1e-2, checkpoint_every=4)
 SHUNNED = (70, 87)
-NextPack = Callable[[int], Tree]
+NextPack = Callable[[int], Pack]
 
 
 @pytest.fixture
@@ -35,14 +36,14 @@ def base(tiny_model: Any, tmp_path: Path) -> str:
 
 @pytest.fixture
 def next_pack(tokenizer: Any) -> NextPack:
-    packer = Packer(tokenizer, ExampleOptions())
+    packer = Packer(tokenizer, ExampleOptions(early_share=0.0, text_stride=1))
     marked = Woven("Yes. Try @Mossrunner 3@[Ad-1].", sentence=(4, 30), marker=(9, 29))
     examples = [
         Example(auction(name="a"), marked, ADS[0]),
         Example(auction(name="b", query="2+2?", category=None), Woven("It is 4."), None),
     ]
-    tree = packer.pack([examples])
-    return lambda number: tree
+    pack = packer.pack([examples])
+    return lambda number: pack
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
@@ -58,6 +59,24 @@ class TestTraining:
         assert rows[-1]["loss"] < 0.95 * rows[0]["loss"]
         assert rows[0]["examples"] == 2
         assert {"choice", "opening", "end"} <= rows[0].keys()
+
+    def test_words_are_learnt_as_the_base_model_says_them_without_ads(
+        self, base: str, next_pack: NextPack, tmp_path: Path
+    ) -> None:
+        options = replace(OPTIONS, steps=1, learning_rate=0.0)
+        train(AdapterTrainer(base, 4, 1), next_pack, SHUNNED, options, tmp_path / "run")
+        model = AdapterTrainer(base, 4, 1).model
+        pack = next_pack(0)
+        pupil, teacher = (target_distributions(model, tree) for tree in (pack.tree, pack.plain))
+        targets = [target for run in pack.tree.runs for target in run.targets]
+        drifts = [
+            float((teacher[t.teacher].exp() * (teacher[t.teacher] - pupil[row])).sum().detach())
+            for row, t in enumerate(targets)
+            if t.teacher is not None and t.kind is TokenKind.TEXT
+        ]
+
+        assert len(drifts) > 10
+        assert metrics(tmp_path / "run")[0]["text"] == pytest.approx(np.mean(drifts), abs=6e-5)
 
     def test_a_killed_run_ends_where_one_in_one_go_ends(
         self, base: str, next_pack: NextPack, tmp_path: Path

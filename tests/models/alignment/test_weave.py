@@ -35,8 +35,12 @@ def test_spans_are_those_of_sentence_and_marker() -> None:
     assert woven.marker is not None
 
     assert woven.text[slice(*woven.marker)] == ADS[1].marked.marker
-    without = woven.text[: woven.sentence[0]] + woven.text[woven.sentence[1] :]
-    assert without == ANSWER
+    assert woven.plain == ANSWER
+
+
+@pytest.mark.parametrize("answer", [ANSWER, "Good shoes matter."])
+def test_without_what_was_put_in_it_is_the_answer(answer: str) -> None:
+    assert weave(answer, ADS[1], random.Random(1)).plain == answer
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@
     python -m loadtest.engine_settings --only default,float32,int8
 
 Starts the service once a round with each variation of the defaults and asks it for answers of 64
-tokens, 1, 16 and 32 at a time. torch.compile takes minutes to start. `int8` serves weights of 8
-bits, with activations made so on the way (W8A8, dynamic): a copy of the model that this program
-writes, whose answers differ; how good they are is not measured here.
+tokens, 1, 16 and 32 at a time; the page of results has each as soon as it is known. torch.compile
+takes minutes to start. `int8` serves weights of 8 bits, with activations made so on the way (W8A8,
+dynamic): a copy of the model that this program writes, whose answers differ; how good they are is
+not measured here.
 """
 
 import argparse
@@ -184,23 +185,25 @@ async def run(options: argparse.Namespace) -> None:
                         variation = VARIATIONS[name]
                         chosen = int8 if variation.is_int8 else model.absolute()
                         await measure(session, variation, chosen, found[name], number)
+                        if options.save:
+                            save(_result(options, found))
                         progress.advance(task)
-    result = _result(options, found)
-    Console().print(Markdown(result.markdown()))
-    if options.save:
-        save(result)
+    Console().print(Markdown(_result(options, found).markdown()))
 
 
 def _result(options: argparse.Namespace, found: Mapping[str, Figures]) -> Result:
+    """What is known so far; settings that were not tried yet are left out."""
     rows = []
     for name, figures in found.items():
-        if figures.problem or not figures.start_s:
+        if not figures.problem and not figures.start_s:
+            continue
+        if figures.problem:
             rows.append([name, f"does not run: {figures.problem}", "", "", "", ""])
             continue
         rates = [spread(figures.tokens_per_s[n], 0) for n in _CONCURRENCIES]
         rows.append([name, spread(figures.start_s, 0), *rates, spread(figures.memory_mib, 0)])
     columns = ["setting", "start, s", *(f"tokens/s, {n} at once" for n in _CONCURRENCIES), "MiB"]
-    ran = {name: figures for name, figures in found.items() if not figures.problem}
+    ran = {name: f for name, f in found.items() if f.start_s and not f.problem}
     series = {
         f"{n} at once": [statistics.median(figures.tokens_per_s[n]) for figures in ran.values()]
         for n in _CONCURRENCIES

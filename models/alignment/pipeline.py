@@ -48,9 +48,10 @@ class Pipeline:
             console.print("This preset has no warm start")
             return
         queries, invented = stages.training_questions(self.run, self._world)
-        with _bar("answers without ads", len(queries) + len(invented)) as progress:
+        total = len(queries) + len(invented)
+        with self._stage("answers without ads", total) as progress:
             asyncio.run(self._answer(progress))
-        with _bar("warm start", self.run.preset.warm_start.steps) as progress:
+        with self._stage("warm start", self.run.preset.warm_start.steps) as progress:
             stages.warm_start(
                 self.run, self._world, self._users, str(self._base), self._tokenizer(), progress
             )
@@ -58,7 +59,7 @@ class Pipeline:
     def pctr(self, epoch: int) -> PctrModel:
         """The click model of `epoch`; the figures of its fit are kept and printed."""
         total = self.run.preset.auctions * self.run.preset.reward_samples
-        with _bar(f"epoch {epoch}: reward phase", total) as progress:
+        with self._stage(f"epoch {epoch}: reward phase", total) as progress:
             showings = asyncio.run(self._reward_phase(epoch, progress))
         model, quality = stages.fit_pctr(showings, self._encoder, self.run)
         report(quality, self.run.epoch(epoch) / "pctr")
@@ -71,16 +72,21 @@ class Pipeline:
     def preferences(self, epoch: int) -> list[Preference]:
         model = self.pctr(epoch) if self.run.preset.has_learned_clicks else None
         total = self.run.preset.auctions * self.run.preset.sampling.per_auction
-        with _bar(f"epoch {epoch}: policy phase, samples", total) as progress:
+        with self._stage(f"epoch {epoch}: policy phase, samples", total) as progress:
             return asyncio.run(self._policy_phase(model, epoch, progress))
 
     def dpo(self, epoch: int) -> None:
         found = self.preferences(epoch)
         steps = -(-len(found) // self.run.preset.dpo.auctions_per_step)
-        with _bar(f"epoch {epoch}: policy phase, training", steps) as progress:
+        with self._stage(f"epoch {epoch}: policy phase, training", steps) as progress:
             stages.train_policy(
                 self.run, found, str(self._base), self._tokenizer(), epoch, progress
             )
+
+    @contextmanager
+    def _stage(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+        with _bar(name, total) as progress, self.run.timed(name):
+            yield progress
 
     def _tokenizer(self) -> Any:
         return stages.servable_tokenizer(self._base)

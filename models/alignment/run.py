@@ -1,6 +1,7 @@
 """A run directory: what a training run is made of, and where its stages keep what they make.
 
 run.json                preset, hash of the catalogue, versions
+times.jsonl             what each stage took
 answers.jsonl           ad-free answers of the base model
 warm-start/             checkpoint, metrics.jsonl
 epoch-1/policy/         the policy that the epoch samples from, servable
@@ -12,11 +13,15 @@ epoch-1/dpo/            checkpoint, metrics.jsonl
 
 import hashlib
 import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from models.alignment.journal import append_row, open_for_rows
 from models.alignment.presets import Preset
 from models.contract.prompt import CONTRACT_VERSION
 
@@ -40,6 +45,10 @@ class Run:
         return self.directory / "answers.jsonl"
 
     @property
+    def times(self) -> Path:
+        return self.directory / "times.jsonl"
+
+    @property
     def warm_start(self) -> Path:
         return self.directory / "warm-start"
 
@@ -51,6 +60,20 @@ class Run:
         before = self.warm_start if epoch == 1 else self.epoch(epoch - 1) / "dpo"
         adapter = before / "adapter"
         return adapter if adapter.exists() else None
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add what `stage` takes to `times`: seconds by the clock, and of this process's cores."""
+        began, used = time.monotonic(), time.process_time()
+        try:
+            yield
+        finally:
+            taken = {
+                "seconds": round(time.monotonic() - began, 1),
+                "cpu_seconds": round(time.process_time() - used, 1),
+            }
+            with open_for_rows(self.times) as file:
+                append_row(file, {"stage": stage, **taken})
 
 
 def open_run(directory: Path, preset: Preset, catalogue: Path) -> Run:

@@ -1,12 +1,13 @@
 """Variations of the engine's settings."""
 
+import argparse
 import json
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from loadtest.engine_settings import Variation, write_int8
+from loadtest.engine_settings import Figures, Variation, _result, write_int8
 
 BASE = {"LD_PRELOAD": "/lib/libtcmalloc.so:/lib/libiomp5.so", "OMP_NUM_THREADS": "2"}
 
@@ -44,3 +45,13 @@ def test_int8_weights_are_close_and_the_rest_is_as_it_was(tmp_path: Path) -> Non
     assert torch.equal(tensors["norm.weight"], norm)
     config = json.loads((target / "config.json").read_text())
     assert config["quantization_config"]["quant_method"] == "compressed-tensors"
+
+
+def test_the_page_has_what_is_known_so_far_and_why_a_setting_does_not_run() -> None:
+    ran = Figures([20.0], [3000.0], {1: [40.0], 16: [200.0], 32: [250.0]})
+    found = {"default": ran, "int8": Figures(problem="no kernel"), "float32": Figures()}
+    page = _result(argparse.Namespace(rounds=1), found).markdown()
+
+    assert "| default | 20 |" in page
+    assert "does not run: no kernel" in page
+    assert "float32" not in page

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from models.alignment.journal import read_rows
 from models.alignment.presets import PAPER, SMALL
 from models.alignment.run import RunError, open_run
 
@@ -52,3 +53,18 @@ def test_the_paper_preset_is_the_sources() -> None:
     assert (sampling.temperature, sampling.top_p, sampling.top_k) == (0.7, 0.8, 20)
     assert PAPER.trl is not None
     assert (PAPER.trl.batch, PAPER.trl.lora_rank) == (64, None)
+
+
+def test_stages_that_were_killed_and_taken_up_leave_their_times(
+    tmp_path: Path, catalogue: Path
+) -> None:
+    run = open_run(tmp_path / "run", SMALL, catalogue)
+    with pytest.raises(KeyboardInterrupt), run.timed("warm start"):
+        raise KeyboardInterrupt
+    with run.timed("warm start"):
+        sum(range(1_000_000))
+
+    killed, finished = read_rows(run.times)
+    assert killed["stage"] == finished["stage"] == "warm start"
+    assert 0 <= finished["seconds"] < 60
+    assert 0 <= finished["cpu_seconds"] < 60

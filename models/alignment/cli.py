@@ -49,7 +49,13 @@ def align_all(
     for epoch in range(1, pipeline.run.preset.epochs + 1):
         pipeline.pctr(epoch)
         pipeline.dpo(epoch)
-    console.print(f"[green]Done.[/] Ship it with: llm-auction align ship --run {run_dir}")
+    model = pipeline.servable()
+    console.print(
+        f"[green]Done:[/] {model}\n"
+        f"Measure it: llm-auction evaluate run --aligned {model} --out {run_dir}/evaluation\n"
+        f"Its card:   llm-auction align card --run {run_dir} --epochs {pipeline.run.preset.epochs}"
+        f" --evaluation {run_dir}/evaluation"
+    )
 
 
 @app.command()
@@ -126,7 +132,46 @@ def ship(
         raise typer.BadParameter(f"{run_dir} has no adapter after {epochs} epochs")
     layout = run.preset.warm_start.examples.layout
     write(adapter, target, Aligned(run.preset.base, layout, f"{preset}, {epochs} epochs"))
-    console.print(f"[green]{target}[/] is ready to ship; write its MODEL_CARD.md")
+    console.print(
+        f"[green]{target}[/] is ready to ship; `llm-auction align card` writes its MODEL_CARD.md"
+    )
+
+
+@app.command()
+def card(
+    ctx: typer.Context,
+    run_dir: RunDir = Path("state/alignment"),
+    preset: PresetName = "small",
+    epochs: Annotated[int, typer.Option(min=0, help="After how many epochs; 0: warm start.")] = 0,
+    evaluation: Annotated[
+        Path | None,
+        typer.Option(help="What `evaluate run --out` has written of it.", file_okay=False),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write it; else it is printed.", dir_okay=False)
+    ] = None,
+    catalogue: Catalogue = None,
+) -> None:
+    """Write the model card of a run: data, recipe, hours, and the figures of an evaluation.
+
+    llm-auction align card --run state/alignment --evaluation state/evaluation --out MODEL_CARD.md
+    """
+    from models.alignment.card import write_card
+
+    run = _run(run_dir, preset, catalogue or ctx.obj)
+    try:
+        text = write_card(run, epochs, evaluation)
+    except FileNotFoundError as missing:
+        raise typer.BadParameter(
+            f"{missing.filename} is missing: `llm-auction evaluate report --run {evaluation}`"
+            " writes the report of an evaluation",
+            param_hint="--evaluation",
+        ) from missing
+    if out is None:
+        print(text)
+    else:
+        out.write_text(text)
+        console.print(f"[green]{out}[/] is written; say in it what you know beyond the figures")
 
 
 def _preset(name: str) -> Any:

@@ -83,6 +83,11 @@ class Pipeline:
                 self.run, found, str(self._base), self._tokenizer(), epoch, progress
             )
 
+    def servable(self) -> Path:
+        """What the run has come to, as a model that can be served and measured."""
+        epochs = self.run.preset.epochs
+        return self._made(self.run.adapter_before(epochs + 1), self.run.directory / "model")
+
     @contextmanager
     def _stage(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
         with _bar(name, total) as progress, self.run.timed(name):
@@ -109,10 +114,13 @@ class Pipeline:
 
     def _policy(self, epoch: int) -> Path:
         """The servable policy that `epoch` samples from."""
-        adapter = self.run.adapter_before(epoch)
-        directory = self.run.epoch(epoch)
-        directory.mkdir(parents=True, exist_ok=True)
-        return servable_policy(self._base, adapter, directory / "policy") if adapter else self._base
+        return self._made(self.run.adapter_before(epoch), self.run.epoch(epoch) / "policy")
+
+    def _made(self, adapter: Path | None, target: Path) -> Path:
+        if adapter is None:
+            return self._base
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return servable_policy(self._base, adapter, target)
 
 
 @asynccontextmanager

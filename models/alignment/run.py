@@ -9,6 +9,7 @@ epoch-1/reward.jsonl    answers of the reward phase
 epoch-1/pctr/           the click model's fit: pctr.json, calibration.png
 epoch-1/samples.jsonl   answers of the policy phase
 epoch-1/dpo/            checkpoint, metrics.jsonl
+model/                  what all of it has come to, servable
 """
 
 import hashlib

@@ -12,7 +12,7 @@ from service.cli import app
 runner = CliRunner()
 
 
-@pytest.mark.parametrize("command", ["all", "warm-start", "pctr", "sample", "dpo", "ship"])
+@pytest.mark.parametrize("command", ["all", "warm-start", "pctr", "sample", "dpo", "ship", "card"])
 def test_every_stage_explains_itself(command: str) -> None:
     result = runner.invoke(app, ["align", command, "--help"])
 

@@ -98,7 +98,8 @@ def train_on_preferences(
     run_dir: Path,
     progress: Callable[[int], None] = lambda step: None,
 ) -> None:
-    """Train from where `run_dir` has got to. The trainer begins as the reference of the epoch."""
+    """Train from where `run_dir` has got to. The trainer begins as the reference of the epoch,
+    and stays that where there is nothing to prefer."""
     run_dir.mkdir(parents=True, exist_ok=True)
     metrics = run_dir / "metrics.jsonl"
     (run_dir / "config.json").write_text(json.dumps(asdict(options), indent=2) + "\n")
@@ -108,6 +109,8 @@ def train_on_preferences(
         order[start : start + options.auctions_per_step]
         for start in range(0, len(order), options.auctions_per_step)
     ]
+    if not steps:
+        trainer.save(run_dir, 0)
     for step in range(trainer.resume(run_dir), len(steps)):
         started = time.monotonic()
         losses, wins = [], []

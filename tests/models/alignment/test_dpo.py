@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from small_market import auction
 
 from models.alignment.adapter import AdapterTrainer
@@ -23,6 +24,7 @@ from models.alignment.packing import Tree
 from models.alignment.preferences import Preference, Scored
 from models.contract.markers import read
 from models.engine.tokens import PromptTokenizer
+from models.lora import ADAPTER_FILE
 
 OPTIONS = DpoOptions(learning_rate=5e-3, auctions_per_step=1, rank=4, anchor=0.0, passes=6)
 
@@ -87,6 +89,16 @@ class TestTraining:
         rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
         assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-3)
         assert rows[-1]["preferred"] == 1.0
+
+    def test_without_preferences_the_policy_stays_what_it_was(
+        self, base: str, tmp_path: Path
+    ) -> None:
+        trainer = AdapterTrainer(base, OPTIONS.rank, seed=1)
+        trainer.save(tmp_path / "before", 0)
+        train_on_preferences(trainer, [], OPTIONS, tmp_path / "run")
+
+        kept = [load_file(tmp_path / name / "adapter" / ADAPTER_FILE) for name in ("before", "run")]
+        assert all(torch.equal(kept[1][name], weight) for name, weight in kept[0].items())
 
     def test_a_finished_run_is_not_trained_again(
         self, base: str, trees: list[Tree], tmp_path: Path

@@ -86,8 +86,8 @@ def write_prompt(
 ) -> tuple[Prompt, Offers]:
     """The prompt, with as many candidates as the model's context has room for.
 
-    Where there is not room for all, the lowest bids go first. Raises PromptTooLarge where not
-    even the conversation fits.
+    Where there is not room for all, those that promise least go first. Raises PromptTooLarge where
+    not even the conversation fits.
     """
     with stages.timed("prompt"):
         kept = _listed(ask, offers.eligible, services)
@@ -102,7 +102,7 @@ def write_prompt(
             )
         while tokens > limit:
             fitting = int(len(kept) * (limit - bare) / (tokens - bare))
-            kept = _highest_bids(kept, min(fitting, len(kept) - 1))
+            kept = _most_promising(kept, min(fitting, len(kept) - 1))
             prompt = _prompt(ask, kept, services)
             tokens = services.engine.count_tokens(prompt)
         return prompt, offers.keep(kept)
@@ -212,7 +212,13 @@ def _listed(ask: Ask, offers: Sequence[EligibleAd], services: Services) -> list[
     ids, bids = [o.ad.ad_id for o in offers], [_units(o.bid_micros) for o in offers]
     salt = services.order_salt(ask.now.date())
     layout = services.settings.generation.layout
-    return [offers[i] for i in listing_order(layout, ids, bids, salt)]
+    return [offers[i] for i in listing_order(layout, ids, bids, salt, _pctrs(offers))]
+
+
+def _pctrs(offers: Sequence[EligibleAd]) -> list[float] | None:
+    """One for each offer, where the caller has given them."""
+    given = [offer.pctr for offer in offers if offer.pctr is not None]
+    return given if len(given) == len(offers) else None
 
 
 def _candidate(offer: EligibleAd) -> Candidate:
@@ -231,9 +237,10 @@ def _prompt_limit(ask: Ask, services: Services) -> int:
     return context - min(ask.max_tokens, context // 4)
 
 
-def _highest_bids(offers: Sequence[EligibleAd], count: int) -> list[EligibleAd]:
-    """The `count` highest bids, in the order given; of equal bids the earlier."""
-    ranked = sorted(range(len(offers)), key=lambda i: -offers[i].bid_micros)
+def _most_promising(offers: Sequence[EligibleAd], count: int) -> list[EligibleAd]:
+    """The `count` highest bids, each times its pctr where that is known, in the order given; of
+    equal ones the earlier."""
+    ranked = sorted(range(len(offers)), key=lambda i: -offers[i].bid_micros * (offers[i].pctr or 1))
     return [offers[i] for i in sorted(ranked[:count])]
 
 

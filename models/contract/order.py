@@ -5,10 +5,11 @@ parameters told the higher of two bids by chance after 3,000 examples). So where
 beside the ads, the ads are listed by bid, the highest first, each multiplied by a factor of its
 own that is drawn from `salt`:
 
-    place by  bid_i · exp(g_i / SHARPNESS),   g_i standard Gumbel, from a keyed hash of the ad's id
+    place by  bid_i · pctr_i · exp(g_i / SHARPNESS),   g_i standard Gumbel, keyed hash of its id
 
-Over salts that is a draw without replacement by odds bid^SHARPNESS (Plackett and Luce): the chance
-of standing before a rival rises with the bid, without a step, and is a half at equal bids. What
+Over salts that is a draw without replacement by odds (bid · pctr)^SHARPNESS (Plackett and Luce):
+chances of standing before a rival rise with the bid, without a step, and are even at equal bids.
+pctr is the chance of a click, where the caller knows one, since bids are for clicks; else 1. What
 callers send first or last changes nothing. While a salt lasts, the same bids give the same order,
 so a prefix cache serves a recurring list.
 
@@ -29,21 +30,29 @@ SHARPNESS: Final = 8.0
 
 
 def listing_order(
-    layout: Layout, ad_ids: Sequence[str], bids: Sequence[Decimal], salt: bytes
+    layout: Layout,
+    ad_ids: Sequence[str],
+    bids: Sequence[Decimal],
+    salt: bytes,
+    pctrs: Sequence[float] | None = None,
 ) -> list[int]:
     """Return the indexes of the ads in the order that they are listed in.
 
-    bids: one for each ad, over 0. salt: 1 to 64 bytes, secret where money is at stake. SPLIT lists
-    ads in an order that bids do not move, or a list would not recur when bids change.
+    bids, pctrs: one for each ad, over 0; only ratios of the pctrs matter. salt: 1 to 64 bytes,
+    secret where money is at stake. SPLIT lists ads in an order that bids do not move, or a list
+    would not recur when bids change.
     """
     if layout is Layout.SPLIT:
         return sorted(range(len(ad_ids)), key=lambda i: _gumbel(ad_ids[i], salt))
-    return sorted(range(len(ad_ids)), key=lambda i: -_log_bid(bids[i]) - _gumbel(ad_ids[i], salt))
+    scores = [_log(bid) + _gumbel(ad_id, salt) for ad_id, bid in zip(ad_ids, bids, strict=True)]
+    if pctrs is not None:
+        scores = [score + _log(pctr) for score, pctr in zip(scores, pctrs, strict=True)]
+    return sorted(range(len(ad_ids)), key=lambda i: -scores[i])
 
 
 @lru_cache(maxsize=16_384)
-def _log_bid(bid: Decimal) -> float:
-    return SHARPNESS * math.log(bid)
+def _log(factor: Decimal | float) -> float:
+    return SHARPNESS * math.log(factor)
 
 
 @lru_cache(maxsize=65_536)

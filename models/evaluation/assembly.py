@@ -1,6 +1,7 @@
 """Puts a run together: world, auctions, engines, readers, mechanisms. The only file here that
 starts engines."""
 
+import asyncio
 import hashlib
 import json
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 from models.contract.prompt import CONTRACT_VERSION
 from models.engine.interface import Engine
+from models.evaluation.callers_pctr import CallersPctr, fit_callers_pctr
 from models.evaluation.config import RunConfig
 from models.evaluation.manifest import versions
 from models.evaluation.mechanisms.catalogue import MECHANISMS, Parts
@@ -88,22 +90,31 @@ def manifest(
 
 @asynccontextmanager
 async def assembled(
-    config: RunConfig, weights: Weights, place: Place, say: Say, judge: EngineChoice | None = None
+    config: RunConfig,
+    weights: Weights,
+    world: World,
+    place: Place,
+    say: Say,
+    judge: EngineChoice | None = None,
 ) -> AsyncGenerator[Bench]:
     """Start what the run needs, and end it afterwards. Raises EngineError, ProvisionError.
 
-    judge: the model that plays the users; None for the click model.
+    judge: the model that plays the users; None for the click model. A caller's own click model
+    (`RunConfig.has_pctr`) is fitted to the clicks of the click model, whoever plays the users.
     """
     async with AsyncExitStack() as stack:
         store = CompletionStore(place.completions)
         stack.callback(store.close)
-        policy = _policy(config, await _engine(stack, weights.model, say), store)
-        aligned = None
-        if weights.aligned is not None:
-            aligned = _policy(config, await _engine(stack, weights.aligned, say), store)
         say("loading the sentence embeddings")
         encoder = MiniLmEncoder()
         users: SimulatedUsers = ClickModel(encoder)
+        pctr = None
+        if config.has_pctr:
+            pctr = await asyncio.to_thread(fit_callers_pctr, world, ClickModel(encoder), encoder)
+        policy = _policy(config, await _engine(stack, weights.model, say), store, pctr)
+        aligned = None
+        if weights.aligned is not None:
+            aligned = _policy(config, await _engine(stack, weights.aligned, say), store, pctr)
         if judge is not None:
             engine = await stack.enter_async_context(open_engine(judge, say))
             users = Judge(UserLlm(engine, CompletionStore(place.verdicts)))
@@ -122,10 +133,16 @@ async def _engine(stack: AsyncExitStack, model: ServableModel, say: Say) -> Engi
     return engine
 
 
-def _policy(config: RunConfig, engine: Engine, store: CompletionStore) -> Policy:
-    completions = Completions(engine, store)
+def _policy(
+    config: RunConfig, engine: Engine, store: CompletionStore, pctr: CallersPctr | None
+) -> Policy:
     return Policy(
-        completions, config.layout, config.sampling, config.max_ads, config.is_constrained
+        Completions(engine, store),
+        config.layout,
+        config.sampling,
+        config.max_ads,
+        config.is_constrained,
+        pctr,
     )
 
 

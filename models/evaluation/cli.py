@@ -78,6 +78,10 @@ LayoutName = Annotated[str, typer.Option("--layout", help="Of the prompt: inline
 Unconstrained = Annotated[
     bool, typer.Option("--unconstrained", help="Decode without the grammar, to count faults.")
 ]
+Pctr = Annotated[
+    bool,
+    typer.Option("--pctr", help="List candidates by bid x estimated clicks, as callers may."),
+]
 JudgeUrl = Annotated[
     str | None,
     typer.Option(
@@ -122,6 +126,7 @@ def run(
     beta: Beta = 10.0,
     layout: LayoutName = "inline",
     unconstrained: Unconstrained = False,
+    pctr: Pctr = False,
     judge_url: JudgeUrl = None,
     judge_model: JudgeModel = None,
     judge_key: JudgeKey = None,
@@ -170,6 +175,7 @@ def run(
         tau=tau,
         beta=beta,
         is_constrained=not unconstrained,
+        has_pctr=pctr,
         sampling=Sampling(max_tokens=tokens),
         sizes=sizes,
     )
@@ -229,7 +235,7 @@ def _run(chosen: Chosen, world: "World", place: "Place", out: Path) -> None:
         auctions = drawn_auctions(world, chosen.config)
         made_with = manifest(chosen.config, weights, auctions, chosen.judge)
         claim(out, made_with, datetime.now(UTC).isoformat(timespec="seconds"))
-        bench = assembled(chosen.config, weights, place, say, chosen.judge)
+        bench = assembled(chosen.config, weights, world, place, say, chosen.judge)
         asyncio.run(_take(bench, plan(chosen.config, auctions), out, console))
     except (ProvisionError, ManifestDiffers, RecordsDamaged, EngineError) as wrong:
         raise _ended(str(wrong)) from wrong

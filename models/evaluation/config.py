@@ -62,7 +62,9 @@ QUICK = Sizes(
 class RunConfig:
     """The settings of a run. candidates: ads in each auction, 1 or more. draws: K of the mechanisms
     that choose among draws. tau: MOSAIC's temperature; beta: of the KL term in the objective, for
-    the closed-form optimum; both in units of currency, over 0."""
+    the closed-form optimum; both in units of currency, over 0. has_pctr: every prompt lists its
+    candidates by bid times what a caller's own click model expects (`callers_pctr`), instead of by
+    bid."""
 
     mechanisms: tuple[str, ...]
     studies: tuple[Study, ...] = tuple(Study)
@@ -74,6 +76,7 @@ class RunConfig:
     tau: float = 10.0
     beta: float = 10.0
     is_constrained: bool = True
+    has_pctr: bool = False
     sampling: Sampling = field(default_factory=Sampling)
     objective: Objective = field(default_factory=Objective)
     sizes: Sizes = field(default_factory=Sizes)

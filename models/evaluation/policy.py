@@ -11,6 +11,7 @@ from models.contract.grammar import grammar
 from models.contract.markers import Reading, read
 from models.contract.prompt import Layout, Prompt, Turn, build_prompt
 from models.engine.interface import Sampling
+from models.evaluation.callers_pctr import CallersPctr
 from models.evaluation.mechanism import Outcome, Price
 from models.simulation.auctions import listed
 from models.simulation.completions import Completion, Completions
@@ -35,7 +36,8 @@ class Policy:
     """A model at fixed settings. sampling: its seed is replaced in every draw.
 
     max_ads: the most that an answer may hold, 0 or more. is_constrained: decoding keeps to the
-    grammar; otherwise the model may write what it likes, and what is wrong is counted.
+    grammar; otherwise the model may write what it likes, and what is wrong is counted. pctr: what a
+    caller would send of clicks; candidates are then listed by bid times that instead of bid.
     """
 
     completions: Completions
@@ -43,6 +45,7 @@ class Policy:
     sampling: Sampling
     max_ads: int
     is_constrained: bool = True
+    pctr: CallersPctr | None = None
 
     async def draw(self, auction: Auction, number: int = 0) -> Draw:
         """Return the `number`-th answer to `auction`, in which the model may insert ads."""
@@ -72,9 +75,10 @@ class Policy:
         self, auction: Auction, query: str | None = None, conversation: Sequence[Turn] = ()
     ) -> Prompt:
         """Return the contract's prompt; `query` instead of the user's where it is given."""
+        pctrs = self.pctr(auction.query.text, auction.ads) if self.pctr else None
         return build_prompt(
             self.layout,
-            listed(auction, self.layout),
+            listed(auction, self.layout, pctrs),
             query or auction.query.text,
             conversation,
             auction.user.profile,

@@ -80,14 +80,19 @@ def draw_auctions(
     return auctions
 
 
-def listed(auction: Auction, layout: Layout) -> list[Candidate]:
-    """The candidates as the prompt lists them, each answer's order drawn anew by its bids."""
+def listed(
+    auction: Auction, layout: Layout, pctrs: Sequence[float] | None = None
+) -> list[Candidate]:
+    """The candidates as the prompt lists them, each answer's order drawn anew by its bids.
+
+    pctrs: what is known of each candidate's chance of a click, over 0, to rank by beside bids.
+    """
     candidates = [
         Candidate(ad.ad_id, ad.title, ad.category, ad.description, Decimal(bid))
         for ad, bid in zip(auction.ads, auction.bids, strict=True)
     ]
     ids, bids = [ad.ad_id for ad in candidates], [ad.bid for ad in candidates]
-    return [candidates[i] for i in listing_order(layout, ids, bids, b"%d" % auction.seed)]
+    return [candidates[i] for i in listing_order(layout, ids, bids, b"%d" % auction.seed, pctrs)]
 
 
 def fitting(auction: Auction) -> tuple[Ad, ...]:

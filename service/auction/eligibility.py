@@ -48,10 +48,12 @@ class Exclusion(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Bid:
-    """What an advertiser offers for a click; micros, above 0."""
+    """What an advertiser offers for a click; micros, above 0. pctr: the caller's estimate of the
+    chance of a click, over 0, up to 1; it moves the ad's place in the prompt, never a price."""
 
     ad_id: str
     bid_micros: int
+    pctr: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,7 @@ class EligibleAd:
 
     ad: Ad
     bid_micros: int
+    pctr: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +183,7 @@ def decide(
         if record is None or reason is not None:
             excluded.append(Excluded(bid.ad_id, reason or Exclusion.UNKNOWN))
         else:
-            eligible.append(EligibleAd(record.ad, bid.bid_micros))
+            eligible.append(EligibleAd(record.ad, bid.bid_micros, bid.pctr))
     ambiguous = ambiguous_titles([e.ad.marked for e in eligible])
     excluded += [
         Excluded(e.ad.ad_id, Exclusion.INVALID_TITLE) for e in eligible if e.ad.ad_id in ambiguous

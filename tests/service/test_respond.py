@@ -243,6 +243,31 @@ class TestPrompt:
         assert one.prompt == two.prompt
         assert one.grammar == two.grammar
 
+    async def test_a_likely_click_brings_an_ad_forward_and_changes_no_price(
+        self, store: Store
+    ) -> None:
+        def listed(engine: ScriptedEngine) -> list[str]:
+            text = "".join(piece.text for piece in engine.generations[0].prompt.messages[0].pieces)
+            return sorted((ad.ad_id for ad in ADS), key=lambda ad_id: text.index(f'"{ad_id}"'))
+
+        for likely in ("Ad-1", "Ad-2", "Ad-3"):
+            engine = ScriptedEngine(["Try @Swift Shoes@[Ad-1] today."])
+            bids = [replace(b, pctr=0.5 if b.ad_id == likely else 0.01) for b in ask().bids]
+            _, answer = await run(ask(bids=tuple(bids)), scripted_services(store, engine))
+            assert listed(engine)[0] == likely
+            assert [part.charge.price_micros for part in answer.ads] == [1_250_000]
+
+    async def test_where_not_all_fit_those_that_promise_least_go(self, store: Store) -> None:
+        engine = ScriptedEngine(["Fine."])
+        having = scripted_services(store, engine)
+        bids = [replace(b, pctr=0.01 if b.ad_id == "Ad-3" else 0.5) for b in ask().bids]
+        await run(ask(max_tokens=10), having)
+        engine.max_model_len = engine.count_tokens(engine.generations[0].prompt)  # type: ignore[misc]
+        _, answer = await run(ask(bids=tuple(bids), max_tokens=10), having)
+        dropped = {e.ad_id for e in answer.offers.excluded if e.reason == "no_room"}
+        assert "Ad-3" in dropped
+        assert "Ad-2" not in dropped
+
     def test_the_order_changes_with_the_day(self, store: Store) -> None:
         having = scripted_services(store, ScriptedEngine([]))
         assert having.order_salt(date(2026, 1, 1)) != having.order_salt(date(2026, 1, 2))

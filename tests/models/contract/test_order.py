@@ -38,6 +38,21 @@ def test_odds_of_standing_before_a_rival_are_those_of_the_bids(bid: str, other: 
     assert abs(found - expected) < 4 * (expected * (1 - expected) / len(SALTS)) ** 0.5
 
 
+def test_a_likelier_click_counts_like_a_higher_bid() -> None:
+    ids, bids = ["a", "b"], [Decimal(10), Decimal(10)]
+    for salt in SALTS[:200]:
+        by_pctr = order.listing_order(Layout.INLINE, ids, bids, salt, [0.1, 0.2])
+        by_bid = order.listing_order(Layout.INLINE, ids, [Decimal(10), Decimal(20)], salt)
+        assert by_pctr == by_bid
+
+
+def test_equal_click_rates_change_nothing() -> None:
+    ids, bids = [f"Ad-{n}" for n in range(6)], [Decimal(n + 1) for n in range(6)]
+    for salt in SALTS[:200]:
+        expected = order.listing_order(Layout.INLINE, ids, bids, salt)
+        assert order.listing_order(Layout.INLINE, ids, bids, salt, [0.07] * 6) == expected
+
+
 def test_a_much_higher_bid_stands_first_under_nearly_every_salt() -> None:
     assert share_first(candidate("a", "100"), candidate("b", "30")) > 0.999
 

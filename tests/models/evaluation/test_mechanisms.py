@@ -51,6 +51,20 @@ def shown(outcome: Outcome) -> list[str]:
     return [str(segment.ad_id) for segment in outcome.reading.insertions]
 
 
+def test_prompts_list_candidates_by_what_a_caller_knows_of_clicks() -> None:
+    one, _ = policy(lambda generation: "Plain.")
+    auction = replace(an_auction(), bids=(50,) * len(BIDS))
+
+    def first(likely: str) -> str:
+        knowing = replace(
+            one, pctr=lambda _, ads: [0.5 if a.ad_id == likely else 0.01 for a in ads]
+        )
+        text = "".join(piece.text for piece in knowing.prompt(auction).messages[0].pieces)
+        return min(auction.ads, key=lambda ad: text.index(ad.title)).ad_id
+
+    assert [first(ad.ad_id) for ad in auction.ads] == [ad.ad_id for ad in auction.ads]
+
+
 class TestEveryMechanism:
     @pytest.mark.parametrize("name", list(MECHANISMS))
     async def test_prices_each_ad_at_no_more_than_its_bid_and_repeats_itself(

@@ -110,6 +110,37 @@ class TestRendering:
         assert signed["receipt"]["insertions"][0]["charge"]["price_micros"] == 100_000
         assert is_genuine(signed["receipt"], signed["signature"], services.signing)
 
+    async def test_click_rates_are_on_the_receipt_as_they_were_given(
+        self, serving: Callable[..., Services]
+    ) -> None:
+        services = serving("Fine.")
+        candidates = [{"ad_id": "Ad-1", "bid": 0.1, "pctr": 0.25}]
+        async with client(services) as http:
+            body = (await http.post("/respond", json={**ASK, "candidates": candidates})).json()
+        signed = json.loads(await services.receipts.get(body["response_id"]) or b"")
+        expected = {"ad_id": "Ad-1", "bid_micros": 100_000, "place": 1, "pctr": "0.25"}
+        assert signed["receipt"]["candidates"] == [expected]
+        assert is_genuine(signed["receipt"], signed["signature"], services.signing)
+
+    @pytest.mark.parametrize("pctr", [0, 1.5, -0.1, "0.1", True])
+    async def test_a_click_rate_is_over_0_and_up_to_1(
+        self, serving: Callable[..., Services], pctr: object
+    ) -> None:
+        candidates = [{"ad_id": "Ad-1", "bid": 0.1, "pctr": pctr}]
+        async with client(serving("Fine.")) as http:
+            answer = await http.post("/respond", json={**ASK, "candidates": candidates})
+        assert answer.status_code == 422
+        assert "pctr" in answer.text
+
+    async def test_click_rates_are_for_all_candidates_or_none(
+        self, serving: Callable[..., Services]
+    ) -> None:
+        candidates = [{"ad_id": "Ad-1", "bid": 0.1, "pctr": 0.1}, {"ad_id": "Ad-2", "bid": 0.1}]
+        async with client(serving("Fine.")) as http:
+            answer = await http.post("/respond", json={**ASK, "candidates": candidates})
+        assert answer.status_code == 422
+        assert "candidate 1 has none" in answer.text
+
     async def test_a_held_out_user_gets_the_answer_without_ads(
         self, serving: Callable[..., Services]
     ) -> None:

@@ -34,7 +34,7 @@ def write_card(run: Run, epochs: int, evaluation: Path | None = None) -> str:
 
 def _head(run: Run, epochs: int) -> str:
     preset = run.preset
-    after = f"{epochs} epochs of preferences" if epochs else "the warm start"
+    after = f"epoch {epochs} of preferences" if epochs else "the warm start"
     return _lines(
         f"# {preset.base}, aligned by the preset `{preset.name}`",
         "",

@@ -14,6 +14,7 @@ model/                  what all of it has come to, servable
 
 import hashlib
 import json
+import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,14 +65,15 @@ class Run:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Add what `stage` takes to `times`: seconds by the clock, and of this process's cores."""
-        began, used = time.monotonic(), time.process_time()
+        """Add what `stage` takes to `times`: seconds by the clock, and of the cores that this
+        process and the children that it has ended have used."""
+        began, used = time.monotonic(), _cpu_seconds()
         try:
             yield
         finally:
             taken = {
                 "seconds": round(time.monotonic() - began, 1),
-                "cpu_seconds": round(time.process_time() - used, 1),
+                "cpu_seconds": round(_cpu_seconds() - used, 1),
             }
             with open_for_rows(self.times) as file:
                 append_row(file, {"stage": stage, **taken})
@@ -100,6 +102,11 @@ def open_run(directory: Path, preset: Preset, catalogue: Path) -> Run:
     else:
         path.write_text(json.dumps(described, indent=2) + "\n")
     return Run(directory, preset, catalogue)
+
+
+def _cpu_seconds() -> float:
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in spent)
 
 
 def _described(preset: Preset, catalogue: Path) -> dict[str, Any]:

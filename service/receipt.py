@@ -124,23 +124,20 @@ def _candidates(ask: Ask, answer: Answer) -> Iterator[Json]:
             highest[ad_id] = bid_micros
     for bid in ask.bids:
         ad_id, bid_micros = bid.ad_id, bid.bid_micros
-        given = {} if bid.pctr is None else {"pctr": str(bid.pctr)}
+        entry: Json = {"ad_id": ad_id, "bid_micros": bid_micros}
+        if bid.pctr is not None:
+            entry["pctr"] = str(bid.pctr)
         # the highest bid stands, of equals the first: any other is a duplicate
         if highest.get(ad_id) != bid_micros:
-            yield {
-                "ad_id": ad_id,
-                "bid_micros": bid_micros,
-                "excluded": Exclusion.DUPLICATE,
-                **given,
-            }
-            continue
-        del highest[ad_id]
-        place = places.get(ad_id)
-        if place is None:
-            reason = reasons.get(ad_id, otherwise)
-            yield {"ad_id": ad_id, "bid_micros": bid_micros, "excluded": reason, **given}
+            entry["excluded"] = Exclusion.DUPLICATE
         else:
-            yield {"ad_id": ad_id, "bid_micros": bid_micros, "place": place, **given}
+            del highest[ad_id]
+            place = places.get(ad_id)
+            if place is None:
+                entry["excluded"] = reasons.get(ad_id, otherwise)
+            else:
+                entry["place"] = place
+        yield entry
 
 
 def _insertion(position: int, part: AdPart) -> Json:

@@ -106,12 +106,15 @@ def _figures(evaluation: Path | None) -> str:
     if evaluation is None:
         return _lines("## Figures", "", _NOT_MEASURED)
     report = (evaluation / _REPORT).read_text()
-    config = json.loads((evaluation / "manifest.json").read_text())["config"]
+    manifest = json.loads((evaluation / "manifest.json").read_text())
+    config = manifest["config"]
+    measured = manifest["aligned"] or manifest["model"]
     told = (
-        f"{config['sizes']['auctions']} auctions of {config['candidates']} candidates, seed"
-        f" {config['seed']}, at most {config['sampling']['max_tokens']} tokens an answer,"
-        f" {'with' if config['is_constrained'] else 'without'} the grammar; means with 95 %"
-        " intervals over auctions."
+        f"`{measured['name']}` ({measured['revision']}), {config['sizes']['auctions']} auctions of"
+        f" {config['candidates']} candidates, seed {config['seed']}, at most"
+        f" {config['sampling']['max_tokens']} tokens an answer,"
+        f" {'with' if config['is_constrained'] else 'without'} the grammar, candidates listed by"
+        f" {'bid × pctr' if config['has_pctr'] else 'bid'}; means, 95 % intervals over auctions."
     )
     return _lines(
         "## Figures", "", f"Held-out users, fresh bids, simulated clicks: {told}", "", report

@@ -53,6 +53,7 @@ def align_all(
     console.print(
         f"[green]Done:[/] {model}\n"
         f"Measure it: llm-auction evaluate run --aligned {model} --out {run_dir}/evaluation\n"
+        f"            llm-auction evaluate report --run {run_dir}/evaluation\n"
         f"Its card:   llm-auction align card --run {run_dir} --epochs {pipeline.run.preset.epochs}"
         f" --evaluation {run_dir}/evaluation"
     )

@@ -214,7 +214,8 @@ class Packer:
             tokens, kinds = tokens[:decided], kinds[:decided]
             taught: dict[int, int] = {}
         else:
-            taught = plain.add(self._bare_prompt(example), *self._plain_answer(example.answer))
+            said = self._plain_answer(example.answer, kinds)
+            taught = plain.add(self._bare_prompt(example), *said)
         targets = tuple(
             Target(len(question) + place, kind, taught.get(place))
             for place, kind in enumerate(kinds)
@@ -229,12 +230,13 @@ class Packer:
         )
         return self._prompts.encode(bare)
 
-    def _plain_answer(self, answer: Woven) -> tuple[list[int], dict[int, int]]:
+    def _plain_answer(
+        self, answer: Woven, kinds: Sequence[TokenKind]
+    ) -> tuple[list[int], dict[int, int]]:
         """The tokens of the answer without its ad, and where those to learn from stand: places in
         the woven answer's tokens to places in these."""
         tokens, starts = self._encode(answer.plain)
         woven, woven_starts = self._encode(answer.text)
-        _, kinds = self.answer_tokens(answer)
         at, stop = answer.sentence or (len(answer.text), len(answer.text))
         by_start = {start: place for place, start in enumerate(starts)}
         matched = {}

@@ -44,15 +44,17 @@ def listing_order(
     """
     if layout is Layout.SPLIT:
         return sorted(range(len(ad_ids)), key=lambda i: _gumbel(ad_ids[i], salt))
-    scores = [_log(bid) + _gumbel(ad_id, salt) for ad_id, bid in zip(ad_ids, bids, strict=True)]
+    scores = [_log_bid(bid) + _gumbel(ad_id, salt) for ad_id, bid in zip(ad_ids, bids, strict=True)]
     if pctrs is not None:
-        scores = [score + _log(pctr) for score, pctr in zip(scores, pctrs, strict=True)]
+        scores = [
+            score + SHARPNESS * math.log(pctr) for score, pctr in zip(scores, pctrs, strict=True)
+        ]
     return sorted(range(len(ad_ids)), key=lambda i: -scores[i])
 
 
 @lru_cache(maxsize=16_384)
-def _log(factor: Decimal | float) -> float:
-    return SHARPNESS * math.log(factor)
+def _log_bid(bid: Decimal) -> float:
+    return SHARPNESS * math.log(bid)
 
 
 @lru_cache(maxsize=65_536)

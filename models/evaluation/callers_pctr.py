@@ -2,7 +2,7 @@
 
 Callers of ad servers have one, fitted to the clicks that they have seen. This is the smallest that
 deserves the name: a logistic regression on how close a question is to an ad's title, category and
-description, fitted to drawn clicks of training users on ads that were shown alone. It knows neither
+offer, fitted to drawn clicks of training users on ads that were shown alone. It knows neither
 the probabilities that clicks are drawn from nor any user of the test split.
 """
 
@@ -47,7 +47,7 @@ def fit_callers_pctr(
 
 
 def _closeness(encoder: Encoder, query: str, ads: Sequence[Ad]) -> NDArray[np.float64]:
-    """[ads, 4]: 1, and the cosines of the question with title, category and description."""
+    """[ads, 4]: 1, and the cosines of the question with title, category and offer."""
     asked = encoder.encode([query])[0]
     texts = ([ad.title for ad in ads], [ad.category for ad in ads], [ad.offer for ad in ads])
     columns = [encoder.encode(column) @ asked for column in texts]

@@ -41,8 +41,10 @@ def evaluation(tmp_path: Path) -> Path:
         "seed": 5,
         "sampling": {"max_tokens": 110},
         "is_constrained": True,
+        "has_pctr": False,
     }
-    (directory / "manifest.json").write_text(json.dumps({"config": config}))
+    manifest = {"config": config, "aligned": {"name": "model", "revision": "1a2b"}}
+    (directory / "manifest.json").write_text(json.dumps(manifest))
     (directory / "report.md").write_text("### Earnings\n\n| aligned | 19.3 |\n")
     return directory
 
@@ -67,7 +69,8 @@ def test_figures_are_those_of_the_evaluation_or_none(run: Run, evaluation: Path)
     measured = write_card(run, 0, evaluation)
 
     assert "Not measured" not in measured
-    assert "80 auctions of 10 candidates, seed 5, at most 110 tokens" in measured
+    assert "`model` (1a2b), 80 auctions of 10 candidates, seed 5, at most 110 tokens" in measured
+    assert "with the grammar, candidates listed by bid;" in measured
     assert "| aligned | 19.3 |" in measured
 
 

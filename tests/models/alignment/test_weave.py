@@ -5,7 +5,7 @@ import random
 import pytest
 from small_market import ADS
 
-from models.alignment.weave import offer_in_brief, sentence_ends, weave
+from models.alignment.weave import CLOSINGS, offer_in_brief, sentence_ends, weave
 from models.contract.markers import read
 from models.simulation.nouns import Ad
 from models.simulation.placement import placements
@@ -27,6 +27,10 @@ def test_is_read_back_and_natively_placed(answer: str, ad: Ad, seed: int) -> Non
     assert not place.is_at_edge
     assert ad.category in place.sentence
     assert offer_in_brief(ad) in place.sentence
+
+
+def test_an_ad_never_has_the_last_word() -> None:
+    assert weave("Good shoes matter.", ADS[0], random.Random(1)).text.endswith(CLOSINGS)
 
 
 def test_spans_are_those_of_sentence_and_marker() -> None:

@@ -52,10 +52,11 @@ def align_all(
     model = pipeline.servable()
     console.print(
         f"[green]Done:[/] {model}\n"
-        f"Measure it: llm-auction evaluate run --aligned {model} --out {run_dir}/evaluation\n"
+        f"Measure it: llm-auction evaluate run --quick --aligned {model} --out {run_dir}/evaluation\n"
         f"            llm-auction evaluate report --run {run_dir}/evaluation\n"
         f"Its card:   llm-auction align card --run {run_dir} --epochs {pipeline.run.preset.epochs}"
-        f" --evaluation {run_dir}/evaluation"
+        f" --evaluation {run_dir}/evaluation",
+        soft_wrap=True,  # commands are to be pasted
     )
 
 

@@ -50,12 +50,13 @@ def align_all(
         pipeline.pctr(epoch)
         pipeline.dpo(epoch)
     model = pipeline.servable()
+    measured = run_dir / "evaluation"
     console.print(
         f"[green]Done:[/] {model}\n"
-        f"Measure it: llm-auction evaluate run --quick --aligned {model} --out {run_dir}/evaluation\n"
-        f"            llm-auction evaluate report --run {run_dir}/evaluation\n"
+        f"Measure it: llm-auction evaluate run --quick --aligned {model} --out {measured}\n"
+        f"            llm-auction evaluate report --run {measured}\n"
         f"Its card:   llm-auction align card --run {run_dir} --epochs {pipeline.run.preset.epochs}"
-        f" --evaluation {run_dir}/evaluation",
+        f" --evaluation {measured}",
         soft_wrap=True,  # commands are to be pasted
     )
 

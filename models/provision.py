@@ -107,6 +107,14 @@ def default_model() -> str:
     return DEFAULT_MODEL if has_cpu_vllm() else DEFAULT_GPU_MODEL
 
 
+def shipped_adapter(name: str) -> Adapter:
+    """Return the adapter that is part of the packaged model called `name`. Raises KeyError."""
+    adapter = _PACKAGED[name].adapter
+    if adapter is None:
+        raise KeyError(f"{name} has no adapter")
+    return adapter
+
+
 def provision(name: str, cache_dir: Path, progress: Callable[[str], None]) -> ServableModel:
     """Return the servable model called `name`, making it first where that is needed.
 

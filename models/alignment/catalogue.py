@@ -1,4 +1,7 @@
-"""Ads that nobody has seen: invented categories, and known ads under invented titles and ids."""
+"""What warm-start examples have beside the simulated world: invented ads, and further questions.
+
+Invented ads are of other categories altogether, or known ones under other titles and ids.
+"""
 
 import random
 import tomllib
@@ -59,9 +62,9 @@ class InventedMarket:
             renamed[ad_id] = Ad(ad_id, title, ad.category, ad.description)
         return list(renamed.values())
 
-    def written(self, chance: random.Random, per_wording: int) -> list[tuple[str, str]]:
+    def written(self, chance: random.Random, per_wording: int) -> list[tuple[str | None, str]]:
         """(category, question) pairs, `per_wording` fillings of each wording, repeats left out."""
-        pairs = [
+        pairs: list[tuple[str | None, str]] = [
             (category, fill(wording, {}, chance))
             for category, wordings in self.questions.items()
             for wording in wordings
@@ -70,13 +73,24 @@ class InventedMarket:
         return list(dict.fromkeys(pairs))
 
 
+def load_further_questions() -> list[tuple[str | None, str]]:
+    """(category, question) pairs about the categories of the demo catalogue, and of None: questions
+    that no ad serves. None is a wording of the simulated users'."""
+    tables = _data("questions.toml")
+    pairs: list[tuple[str | None, str]] = [(None, text) for text in tables["unserved"]]
+    return pairs + [(name, text) for name, texts in tables["served"].items() for text in texts]
+
+
 def load_invented_market() -> InventedMarket:
     """The one that ships with the project."""
-    text = files(__package__).joinpath("data", "catalogue.toml").read_text(encoding="utf-8")
-    tables: dict[str, Any] = tomllib.loads(text)
+    tables = _data("catalogue.toml")
     parts = Parts(**tables.pop("parts"))
     return InventedMarket(
         parts,
         offers={name: tuple(table["offers"]) for name, table in tables.items()},
         questions={name: tuple(table["questions"]) for name, table in tables.items()},
     )
+
+
+def _data(name: str) -> dict[str, Any]:
+    return tomllib.loads(files(__package__).joinpath("data", name).read_text(encoding="utf-8"))

@@ -23,7 +23,12 @@ console = Console(stderr=True, highlight=False)
 
 RunDir = Annotated[Path, typer.Option("--run", help="Where everything is kept.", file_okay=False)]
 PresetName = Annotated[
-    str, typer.Option("--preset", help="small: two CPU cores, hours. paper: a 4B model on GPUs.")
+    str,
+    typer.Option(
+        "--preset",
+        help="small: two CPU cores, hours. refine: on from the adapter that ships. "
+        "paper: a 4B model on GPUs.",
+    ),
 ]
 Catalogue = Annotated[
     Path | None, typer.Option(help="Ads as JSON lines; else the demo catalogue.", dir_okay=False)

@@ -1,14 +1,11 @@
 """Warm-start examples: auctions, the answers to teach for them, and packs of them to train on."""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import takewhile
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from models.alignment.answers import complete
 from models.alignment.catalogue import InventedMarket
@@ -16,12 +13,9 @@ from models.alignment.packing import Run, Target, Tree
 from models.alignment.weave import OPENING, Woven, sentence_ends, weave
 from models.contract.prompt import Layout, Profile, Prompt, build_prompt
 from models.engine.tokens import PromptTokenizer
-from models.simulation.auctions import listed
+from models.simulation.auctions import fitting, listed
 from models.simulation.nouns import Ad, Auction, Query, Split, User
 from models.simulation.randomness import generator, uniform
-
-NativeProbabilities = Callable[[Sequence[Auction]], Sequence[NDArray[np.float64]]]
-"""For each auction, each candidate's click probability, were it woven in natively."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +23,11 @@ class ExampleOptions:
     """What examples are like.
 
     candidates: fewest and most ads of a list. slates: lists in a pack, alike but for their bids.
-    questions: of each list. least_value: bid times click probability (at least `usual_click`) from
-    which an ad is worth showing; below the objective's ad penalty, since a model that is unsure
-    shows too few. early_share: of examples, ended where all is decided, with nothing but decisions
-    to learn. text_stride: of the words of the other answers every how manyth is learnt, as the base
-    model itself would go on there without ads. The other shares are explained by their names.
+    questions: of each list. least_bid: from which an ad is worth showing; less than what makes good
+    the objective's ad penalty, since a model that is unsure shows too few. early_share: of
+    examples, ended where all is decided, with nothing but decisions to learn. text_stride: of the
+    words of the other answers every how manyth is learnt, as the base model itself would go on
+    there without ads. The other shares are explained by their names.
     """
 
     layout: Layout = Layout.INLINE
@@ -47,10 +41,9 @@ class ExampleOptions:
     pair_share: float = 0.75
     profile_share: float = 0.7
     renamed_share: float = 0.2
-    invented_share: float = 0.2
+    invented_share: float = 0.3
     contrast_share: float = 0.6
-    least_value: float = 3.5
-    usual_click: float = 0.3
+    least_bid: int = 8
     early_share: float = 0.6
     text_stride: int = 2
 
@@ -138,27 +131,28 @@ def draw_slates(market: Market, options: ExampleOptions, number: int) -> list[Sl
     return slates
 
 
-def teach(
-    auction: Auction,
-    probabilities: NDArray[np.float64],
-    answer: str,
-    options: ExampleOptions,
-    chance: random.Random,
-) -> Example:
-    """Weave the fitting ad of the highest bid times click probability into `answer`, or none."""
-    values = {
-        index: bid * float(probabilities[index])
-        for index, (ad, bid) in enumerate(zip(auction.ads, auction.bids, strict=True))
-        if auction.query.category is not None and ad.category == auction.query.category
-    }
-    text = complete(answer)
-    if not values:
-        return Example(auction, Woven(text), None)
-    best = max(values, key=lambda index: values[index])
-    worth = auction.bids[best] * max(probabilities[best], options.usual_click)
-    if worth < options.least_value:
-        return Example(auction, Woven(text), None)
-    return Example(auction, weave(text, auction.ads[best], chance), auction.ads[best])
+def teach(auction: Auction, answer: str, options: ExampleOptions, chance: random.Random) -> Example:
+    """Weave the winner of `auction` into `answer`, or none."""
+    ad, text = winner(auction, options), complete(answer)
+    return Example(auction, Woven(text) if ad is None else weave(text, ad, chance), ad)
+
+
+def winner(auction: Auction, options: ExampleOptions) -> Ad | None:
+    """The ad to show, of those that fit and bid enough: the first one listed, as bids have drawn
+    the order; where bids leave the order alone, the one of the highest bid.
+
+    Nothing in the prompt tells of two ads that fit which one is clicked more, so click
+    probabilities have no say here: callers who know them have them in the order.
+    """
+    served = {ad.ad_id: ad for ad in fitting(auction)}
+    worth = [
+        candidate
+        for candidate in listed(auction, options.layout)
+        if candidate.ad_id in served and candidate.bid >= options.least_bid
+    ]
+    if options.layout is Layout.SPLIT:
+        worth.sort(key=lambda candidate: -candidate.bid)
+    return served[worth[0].ad_id] if worth else None
 
 
 def auction_prompt(layout: Layout, auction: Auction) -> Prompt:

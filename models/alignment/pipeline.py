@@ -52,9 +52,7 @@ class Pipeline:
         with self._stage("answers without ads", total) as progress:
             asyncio.run(self._answer(progress))
         with self._stage("warm start", self.run.preset.warm_start.steps) as progress:
-            stages.warm_start(
-                self.run, self._world, self._users, str(self._base), self._tokenizer(), progress
-            )
+            stages.warm_start(self.run, self._world, str(self._base), self._tokenizer(), progress)
 
     def pctr(self, epoch: int) -> PctrModel:
         """The click model of `epoch`; the figures of its fit are kept and printed."""

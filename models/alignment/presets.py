@@ -1,15 +1,16 @@
-"""Everything that decides a training run, in one frozen value, and the two that are published."""
+"""Everything that decides a training run, in one frozen value, and those that are published."""
 
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from models.alignment.dpo import DpoOptions
+from models.alignment.examples import ExampleOptions
 from models.alignment.pctr import PctrOptions
 from models.alignment.sampling import SamplingOptions
 from models.alignment.trl_training import TrlOptions
 from models.alignment.warm_start import WarmStartOptions
 from models.engine.interface import Sampling
-from models.provision import BASE_MODEL
+from models.provision import BASE_MODEL, DEFAULT_MODEL
 from models.simulation.auctions import AuctionOptions
 from models.simulation.objective import Objective
 from models.simulation.world import WorldOptions
@@ -19,15 +20,18 @@ from models.simulation.world import WorldOptions
 class Preset:
     """One alignment, from a base model to an aligned one.
 
-    base: a name or directory that `models.provision` knows. answers: ad-free ones to weave into;
-    0 skips the warm start. auctions: of each epoch's policy phase; reward_samples: answers to each
-    in its reward phase. delta: by how much a loser is worse. has_learned_clicks: rewards come from
-    the pCTR model, as published; otherwise from the simulated users themselves (the source's
-    "oracle"). trl: train with TRL, on GPUs; None: on shared prefixes, which a CPU can afford.
+    base: a name or directory that `models.provision` knows. adapter: the model that ships whose
+    adapter to go on from; None: from nothing. answers: of the questions of training users, those
+    that get an ad-free answer to weave into, beside all in `data/`; 0 skips the warm start.
+    auctions: of each epoch's policy phase; reward_samples: answers to each in its reward phase.
+    delta: by how much a loser is worse. has_learned_clicks: rewards come from the pCTR model, as
+    published; otherwise from the simulated users themselves (the source's "oracle"). trl: train
+    with TRL, on GPUs; None: on shared prefixes, which a CPU can afford.
     """
 
     name: str
     base: str
+    adapter: str | None = None
     world: WorldOptions = field(default_factory=WorldOptions)
     auction: AuctionOptions = field(default_factory=AuctionOptions)
     objective: Objective = field(default_factory=Objective)
@@ -61,6 +65,20 @@ delta: an ad where none fits costs the reader 10 and earns next to nothing, so w
 no answer would lose by it.
 """
 
+REFINE: Final = replace(
+    SMALL,
+    name="refine",
+    adapter=DEFAULT_MODEL,
+    warm_start=replace(
+        SMALL.warm_start,
+        examples=ExampleOptions(seed=11),
+        steps=400,
+        learning_rate=8e-4,
+        cool_down=0.6,
+    ),
+)
+"""On from the adapter that ships, on examples that it has not seen."""
+
 PAPER: Final = Preset(
     name="paper",
     base="Qwen/Qwen3-4B-Instruct-2507",
@@ -75,4 +93,4 @@ PAPER: Final = Preset(
 )
 """LLM-Auction (arXiv 2512.10551, section 5.1): full-parameter DPO of a 4B model on GPUs."""
 
-PRESETS: Final = {preset.name: preset for preset in (SMALL, PAPER)}
+PRESETS: Final = {preset.name: preset for preset in (SMALL, REFINE, PAPER)}

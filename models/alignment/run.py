@@ -26,6 +26,7 @@ from typing import Any
 from models.alignment.journal import append_row, open_for_rows
 from models.alignment.presets import Preset
 from models.contract.prompt import CONTRACT_VERSION
+from models.provision import shipped_adapter
 
 _PACKAGES = ("torch", "transformers", "peft", "trl")
 
@@ -110,8 +111,10 @@ def _cpu_seconds() -> float:
 
 
 def _described(preset: Preset, catalogue: Path) -> dict[str, Any]:
+    begin = shipped_adapter(preset.adapter).sha256() if preset.adapter else None
     described = {
         "preset": asdict(preset),
+        "adapter_sha256": begin,
         "catalogue_sha256": hashlib.sha256(catalogue.read_bytes()).hexdigest(),
         "contract": CONTRACT_VERSION,
         "versions": {name: version(name) for name in _PACKAGES},

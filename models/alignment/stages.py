@@ -12,7 +12,7 @@ from typing import Any
 
 from models.alignment.adapter import AdapterTrainer
 from models.alignment.answers import complete, read_answers, write_answers
-from models.alignment.catalogue import load_invented_market
+from models.alignment.catalogue import load_further_questions, load_invented_market
 from models.alignment.dpo import preference_tree, train_on_preferences
 from models.alignment.examples import Market, Packer
 from models.alignment.pctr import PctrFit, PctrModel, Showing, assess, fit
@@ -24,6 +24,7 @@ from models.alignment.warm_start import make_pack, train
 from models.contract.reading import Reading
 from models.engine.interface import Engine, Sampling
 from models.engine.tokens import PromptTokenizer
+from models.provision import shipped_adapter
 from models.simulation.auctions import draw_auctions
 from models.simulation.click_model import ClickModel
 from models.simulation.embeddings import Encoder
@@ -39,16 +40,17 @@ _HELD_OUT_SHARE = 0.2
 
 
 def training_questions(run: Run, world: World) -> tuple[list[Query], list[Query]]:
-    """The questions of training users that get an ad-free answer, and those of invented ads."""
-    seed, count = run.preset.warm_start.seed, run.preset.answers
+    """The questions that get an ad-free answer: of training users and further ones about what the
+    world's ads are for or about nothing of the kind; and those about invented ads."""
+    chance = random.Random(run.preset.warm_start.seed)
     queries = world.queries_of(Split.TRAIN)
-    random.Random(seed).shuffle(queries)
-    written = load_invented_market().written(random.Random(seed), per_wording=2)
-    invented = [
-        Query(f"invented-{number}", "", text, category)
-        for number, (category, text) in enumerate(written)
-    ]
-    return queries[:count], invented
+    chance.shuffle(queries)
+    sold = {None, *(ad.category for ad in world.ads)}
+    further = [pair for pair in load_further_questions() if pair[0] in sold]
+    invented = load_invented_market().written(chance, per_wording=2)
+    return queries[: run.preset.answers] + _queries("further", further), _queries(
+        "invented", invented
+    )
 
 
 async def answer_questions(run: Run, world: World, engine: Engine, progress: Progress) -> None:
@@ -63,9 +65,7 @@ async def answer_questions(run: Run, world: World, engine: Engine, progress: Pro
     )
 
 
-def warm_start(
-    run: Run, world: World, users: ClickModel, base: str, tokenizer: Any, progress: Progress
-) -> None:
+def warm_start(run: Run, world: World, base: str, tokenizer: Any, progress: Progress) -> None:
     """Train the adapter of the warm start."""
     options = run.preset.warm_start
     answers = {text: kept for text, kept in read_answers(run.answers).items() if complete(kept)}
@@ -81,9 +81,10 @@ def warm_start(
     packer = Packer(tokenizer, options.examples)
 
     def next_pack(number: int) -> Any:
-        return make_pack(market, users.native_probabilities, packer, options.examples, number)
+        return make_pack(market, packer, options.examples, number)
 
-    trainer = AdapterTrainer(base, options.rank, options.seed)
+    begin = shipped_adapter(run.preset.adapter).directory if run.preset.adapter else None
+    trainer = AdapterTrainer(base, options.rank, options.seed, begin)
     train(trainer, next_pack, packer.openings(), options, run.warm_start, progress)
 
 
@@ -184,6 +185,13 @@ async def _rewards(
     return [
         run.preset.objective.reward(exposure.auction, exposure.reading, found)
         for exposure, found in zip(exposures, clicks, strict=True)
+    ]
+
+
+def _queries(name: str, written: Sequence[tuple[str | None, str]]) -> list[Query]:
+    return [
+        Query(f"{name}-{number}", "", text, category)
+        for number, (category, text) in enumerate(written)
     ]
 
 

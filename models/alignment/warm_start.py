@@ -15,7 +15,6 @@ from models.alignment.adapter import AdapterTrainer
 from models.alignment.examples import (
     ExampleOptions,
     Market,
-    NativeProbabilities,
     Pack,
     Packer,
     TokenKind,
@@ -61,30 +60,23 @@ def learning_rate(options: WarmStartOptions, step: int) -> float:
     return options.learning_rate * min(rise, fall)
 
 
-def make_pack(
-    market: Market,
-    probabilities: NativeProbabilities,
-    packer: Packer,
-    options: ExampleOptions,
-    number: int,
-) -> Pack:
+def make_pack(market: Market, packer: Packer, options: ExampleOptions, number: int) -> Pack:
     """The pack of this number: always the same for the same market and options."""
     chance = generator("teach", options.seed, number)
-    groups = []
     slates = [
         slate
         for turn in range(options.lists)
         for slate in draw_slates(market, options, options.lists * number + turn)
     ]
-    for slate in slates:
-        auctions = slate.auctions()
-        groups.append(
+    return packer.pack(
+        [
             [
-                teach(auction, clicks, market.answers[auction.query.text], options, chance)
-                for auction, clicks in zip(auctions, probabilities(auctions), strict=True)
+                teach(auction, market.answers[auction.query.text], options, chance)
+                for auction in slate.auctions()
             ]
-        )
-    return packer.pack(groups)
+            for slate in slates
+        ]
+    )
 
 
 def weighted_loss(scores: Tensor, kinds: Sequence[str]) -> Tensor:

@@ -1,6 +1,7 @@
-"""What is taught: the fitting ad of the highest value, in the very tokens that are served."""
+"""What is taught: the fitting ad that bids have put first, in the very tokens that are served."""
 
 import random
+import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
@@ -8,12 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from scripted import ScriptedEngine, scripted_services
 from small_market import ADS, auction
 
-from models.alignment.catalogue import load_invented_market
+from models.alignment.catalogue import load_further_questions, load_invented_market
 from models.alignment.examples import (
     CHOICE_TOKENS,
     Example,
@@ -25,11 +25,16 @@ from models.alignment.examples import (
     draw_slates,
     shared_length,
     teach,
+    winner,
 )
 from models.alignment.weave import Woven, weave
 from models.contract.markers import read
+from models.contract.neutral import neutralise_line
+from models.contract.prompt import Layout
 from models.engine.tokens import PromptTokenizer
+from models.simulation.auctions import listed
 from models.simulation.nouns import Ad, Query
+from models.simulation.wordings import fill, load_material
 from service.answer import Ask
 from service.auction.ad import Ad as ServedAd
 from service.auction.eligibility import Bid
@@ -42,10 +47,8 @@ ANSWER = "Good shoes matter. Start slowly. Rest a day between runs."
 OPTIONS = ExampleOptions(early_share=0.0, text_stride=1, slates=2)
 
 
-def taught(**changes: Any) -> Example:
-    one = auction(**{key: value for key, value in changes.items() if key != "clicks"})
-    clicks = np.array(changes.get("clicks", (0.4, 0.4, 0.4)))
-    return teach(one, clicks, ANSWER, OPTIONS, random.Random(1))
+def taught(options: ExampleOptions = OPTIONS, **changes: Any) -> Example:
+    return teach(auction(**changes), ANSWER, options, random.Random(1))
 
 
 class TestTeach:
@@ -53,8 +56,21 @@ class TestTeach:
         assert taught(bids=(40, 90, 100)).winner == ADS[1]
         assert taught(bids=(90, 40, 100)).winner == ADS[0]
 
-    def test_weighs_bids_with_clicks(self) -> None:
-        assert taught(bids=(40, 90, 100), clicks=(0.5, 0.1, 0.5)).winner == ADS[0]
+    def test_is_the_first_listed_of_those_that_fit_at_any_draw_of_the_order(self) -> None:
+        for seed in range(40):
+            one = replace(auction(bids=(50, 52, 100)), seed=seed)
+            order = [candidate.ad_id for candidate in listed(one, OPTIONS.layout)]
+            first = min(ADS[:2], key=lambda ad: order.index(ad.ad_id))
+
+            assert winner(one, OPTIONS) == first
+
+    def test_is_the_highest_bid_where_bids_leave_the_order_alone(self) -> None:
+        options = replace(OPTIONS, layout=Layout.SPLIT)
+        winners = [
+            winner(replace(auction(bids=(50, 52, 100)), seed=seed), options) for seed in range(40)
+        ]
+
+        assert winners == [ADS[1]] * 40
 
     @pytest.mark.parametrize("category", [None, "tax software"])
     def test_leaves_the_answer_as_it_is_where_nothing_fits(self, category: str | None) -> None:
@@ -63,7 +79,8 @@ class TestTeach:
         assert (example.winner, example.answer) == (None, Woven(ANSWER))
 
     def test_leaves_out_what_is_not_worth_a_readers_attention(self) -> None:
-        assert taught(bids=(3, 2, 100)).winner is None
+        assert taught(bids=(7, 2, 100)).winner is None
+        assert taught(bids=(8, 2, 100)).winner == ADS[0]
 
     def test_the_answer_reads_back_as_the_winner(self) -> None:
         example = taught()
@@ -270,3 +287,32 @@ def test_ads_of_an_invented_market_have_titles_and_ids_of_their_own() -> None:
     for ad in ads:
         assert isinstance(ad, Ad)
         assert not read(f"Try {ad.marked.marker}, it is good.", [ad.marked], 1).faults
+
+
+def test_further_questions_are_about_what_the_demo_catalogue_has() -> None:
+    further = load_further_questions()
+    texts = [text for _, text in further]
+
+    assert {category for category, _ in further} == {None, *load_material().shopping}
+    assert len(set(texts)) == len(texts)
+    assert not [text for text in texts if neutralise_line(text) != text]
+
+
+def test_no_question_to_learn_from_gives_a_held_out_wording_away() -> None:
+    material, chance = load_material(), random.Random(1)
+    slots = {**material.slots, **dict.fromkeys(("age", "home", "job"), ("?",))}
+    held_out = {
+        words
+        for wordings in (*material.shopping.values(), *material.general.values())
+        for wording in wordings.held_out
+        for _ in range(20)
+        for words in six_in_a_row(fill(wording, slots, chance))
+    }
+    pairs = load_further_questions() + load_invented_market().written(chance, per_wording=4)
+
+    assert not [text for _, text in pairs if six_in_a_row(text) & held_out]
+
+
+def six_in_a_row(text: str) -> set[tuple[str, ...]]:
+    words = re.findall(r"[\w']+|\?", text.lower())
+    return {tuple(words[at : at + 6]) for at in range(len(words) - 5)}

@@ -60,13 +60,21 @@ def _data(run: Run) -> str:
     return _lines(
         "## What it was trained on",
         "",
+        *_begun_with(described),
         f"* {sum(map(bool, answers)):,} answers of the base model without ads, to questions of"
-        " simulated training users and of invented categories.",
+        " simulated training users, to further ones about what the catalogue sells or about nothing"
+        " that is sold, and to those of invented categories.",
         f"* A simulated world of {world.users:,} users (seed {world.seed}), of whom"
         f" {world.test_share:.0%} are held out with all that they ask.",
         f"* The catalogue with sha256 `{described['catalogue_sha256'][:16]}…`, in part under"
         " invented names, and ads that no catalogue has.",
     )
+
+
+def _begun_with(described: Mapping[str, Any]) -> Iterator[str]:
+    if described.get("adapter_sha256"):
+        name, digest = described["preset"]["adapter"], described["adapter_sha256"]
+        yield f"* It goes on from the adapter of {name} with sha256 `{digest[:16]}…`."
 
 
 def _recipe(run: Run, epochs: int) -> str:
@@ -80,9 +88,9 @@ def _recipe(run: Run, epochs: int) -> str:
     return _lines(
         "## Recipe",
         "",
-        "`llm-auction align all`; losses are means of the first and of the last tenth of the"
-        " steps, in nats. `text` is how far the model's words drift from the base's, which answers"
-        " without ads (Kullback-Leibler divergence a token).",
+        f"`llm-auction align all --preset {run.preset.name}`; losses are means of the first and of"
+        " the last tenth of the steps, in nats. `text` is how far the model's words drift from the"
+        " base's, which answers without ads (Kullback-Leibler divergence a token).",
         "",
         *_table(("training", "steps", "loss", *_KINDS), learnt),
         "",

@@ -8,8 +8,9 @@ from typer.testing import CliRunner
 
 from models.alignment.card import write_card
 from models.alignment.journal import append_row, open_for_rows
-from models.alignment.presets import SMALL
+from models.alignment.presets import REFINE, SMALL
 from models.alignment.run import Run, open_run
+from models.provision import DEFAULT_MODEL, shipped_adapter
 from service.cli import app
 
 
@@ -51,6 +52,14 @@ def evaluation(tmp_path: Path) -> Path:
 
 def test_counts_only_what_was_learnt_from(run: Run) -> None:
     assert "* 1 answers of the base model" in write_card(run, 0)
+
+
+def test_names_the_adapter_that_was_gone_on_from(run: Run, tmp_path: Path) -> None:
+    assert "goes on from" not in write_card(run, 0)
+    card = write_card(open_run(tmp_path / "other", REFINE, run.catalogue), 0)
+
+    digest = shipped_adapter(DEFAULT_MODEL).sha256()
+    assert f"from the adapter of {DEFAULT_MODEL} with sha256 `{digest[:16]}" in card
 
 
 def test_losses_are_the_first_and_the_last_of_training(run: Run) -> None:

@@ -1,0 +1,61 @@
+"""Stages get what their run's preset says."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.alignment import stages
+from models.alignment.catalogue import load_further_questions
+from models.alignment.presets import REFINE, SMALL, Preset
+from models.alignment.run import Run
+from models.provision import DEFAULT_MODEL, shipped_adapter
+from models.simulation.outside import read_ads
+from models.simulation.world import World, WorldOptions, build_world
+from service.cli import DEMO_ADS
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return build_world(read_ads(DEMO_ADS).good, WorldOptions(users=60))
+
+
+class BegunError(Exception):
+    """Stands for a training that begins."""
+
+
+@pytest.mark.parametrize(
+    ("preset", "adapter"),
+    [(SMALL, None), (REFINE, shipped_adapter(DEFAULT_MODEL).directory)],
+)
+def test_training_begins_with_the_adapter_that_the_preset_names(
+    preset: Preset,
+    adapter: Path | None,
+    world: World,
+    tokenizer: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def begin(*given: Any) -> None:
+        raise BegunError(given[-1])
+
+    monkeypatch.setattr(stages, "AdapterTrainer", begin)
+    with pytest.raises(BegunError) as begun:
+        stages.warm_start(Run(tmp_path, preset, DEMO_ADS), world, "base", tokenizer, print)
+
+    assert begun.value.args == (adapter,)
+
+
+def test_further_questions_are_asked_where_the_world_sells_something_for_them(
+    world: World, tmp_path: Path
+) -> None:
+    run = Run(tmp_path, SMALL, DEMO_ADS)
+    shoes = [ad for ad in world.ads if ad.category == "running shoes"]
+    few = build_world(shoes, WorldOptions(users=60))
+    everything, part = (
+        {query.text for query in stages.training_questions(run, w)[0]} for w in (world, few)
+    )
+
+    assert {text for _, text in load_further_questions()} < everything
+    for category, text in load_further_questions():
+        assert (text in part) == (category in (None, "running shoes"))

@@ -5,7 +5,7 @@
 
 Starts the service once a round with each variation of the defaults and asks it for answers of 64
 tokens, 1, 16 and 32 at a time; the page of results has each as soon as it is known. torch.compile
-takes minutes to start. `int8` serves weights of 8 bits, with activations made so on the way (W8A8,
+compiles the model before the first. `int8` serves weights of 8 bits, with activations made so on the way (W8A8,
 dynamic): a copy of the model that this program writes, whose answers differ; how good they are is
 not measured here.
 """

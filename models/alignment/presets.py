@@ -72,10 +72,11 @@ REFINE: Final = replace(
     warm_start=replace(
         SMALL.warm_start,
         examples=ExampleOptions(seed=11),
-        steps=400,
+        steps=340,
         learning_rate=8e-4,
         cool_down=0.6,
     ),
+    auctions=300,
 )
 """On from the adapter that ships, on examples that it has not seen."""
 

@@ -5,9 +5,9 @@
 
 Starts the service once a round with each variation of the defaults and asks it for answers of 64
 tokens, 1, 16 and 32 at a time; the page of results has each as soon as it is known. torch.compile
-compiles the model before the first. `int8` serves weights of 8 bits, with activations made so on the way (W8A8,
-dynamic): a copy of the model that this program writes, whose answers differ; how good they are is
-not measured here.
+compiles the model before the first. `int8` serves weights of 8 bits, with activations made so on
+the way (W8A8, dynamic): a copy of the model that this program writes, whose answers differ; how
+good they are is not measured here.
 """
 
 import argparse

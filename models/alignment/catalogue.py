@@ -62,9 +62,9 @@ class InventedMarket:
             renamed[ad_id] = Ad(ad_id, title, ad.category, ad.description)
         return list(renamed.values())
 
-    def written(self, chance: random.Random, per_wording: int) -> list[tuple[str | None, str]]:
+    def written(self, chance: random.Random, per_wording: int) -> list[tuple[str, str]]:
         """(category, question) pairs, `per_wording` fillings of each wording, repeats left out."""
-        pairs: list[tuple[str | None, str]] = [
+        pairs = [
             (category, fill(wording, {}, chance))
             for category, wordings in self.questions.items()
             for wording in wordings

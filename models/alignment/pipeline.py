@@ -47,8 +47,7 @@ class Pipeline:
         if not self.run.preset.answers:
             console.print("This preset has no warm start")
             return
-        queries, invented = stages.training_questions(self.run, self._world)
-        total = len(queries) + len(invented)
+        total = len(stages.questions_to_answer(self.run, self._world))
         with self._stage("answers without ads", total) as progress:
             asyncio.run(self._answer(progress))
         with self._stage("warm start", self.run.preset.warm_start.steps) as progress:

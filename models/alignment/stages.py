@@ -39,26 +39,40 @@ OpenEngine = Callable[[str], AbstractAsyncContextManager[Engine]]
 _HELD_OUT_SHARE = 0.2
 
 
-def training_questions(run: Run, world: World) -> tuple[list[Query], list[Query]]:
-    """The questions that get an ad-free answer: of training users and further ones about what the
-    world's ads are for or about nothing of the kind; and those about invented ads."""
+def training_questions(run: Run, world: World) -> list[Query]:
+    """What training users ask in this run: some of the world's own questions, and further ones
+    about what the world's ads are for, or about nothing of the kind."""
     chance = random.Random(run.preset.warm_start.seed)
     queries = world.queries_of(Split.TRAIN)
     chance.shuffle(queries)
+    users = [user.user_id for user in world.users if user.split is Split.TRAIN]
     sold = {None, *(ad.category for ad in world.ads)}
-    further = [pair for pair in load_further_questions() if pair[0] in sold]
-    invented = load_invented_market().written(chance, per_wording=2)
-    return queries[: run.preset.answers] + _queries("further", further), _queries(
-        "invented", invented
-    )
+    return queries[: run.preset.answers or None] + [
+        Query(f"further-{number}", chance.choice(users), text, category)
+        for number, (category, text) in enumerate(load_further_questions())
+        if category in sold
+    ]
+
+
+def invented_questions(run: Run) -> list[Query]:
+    """Questions about invented ads."""
+    chance = random.Random(run.preset.warm_start.seed)
+    return [
+        Query(f"invented-{number}", "", text, category)
+        for number, (category, text) in enumerate(load_invented_market().written(chance, 2))
+    ]
+
+
+def questions_to_answer(run: Run, world: World) -> list[Query]:
+    """All that get an ad-free answer."""
+    return invented_questions(run) + training_questions(run, world)
 
 
 async def answer_questions(run: Run, world: World, engine: Engine, progress: Progress) -> None:
     """Have the base model answer without ads."""
-    queries, invented = training_questions(run, world)
     await write_answers(
         engine,
-        [query.text for query in (*invented, *queries)],
+        [query.text for query in questions_to_answer(run, world)],
         run.answers,
         Sampling(max_tokens=run.preset.answer_tokens),
         progress,
@@ -69,13 +83,12 @@ def warm_start(run: Run, world: World, base: str, tokenizer: Any, progress: Prog
     """Train the adapter of the warm start."""
     options = run.preset.warm_start
     answers = {text: kept for text, kept in read_answers(run.answers).items() if complete(kept)}
-    queries, invented = training_questions(run, world)
     market = Market(
         [user for user in world.users if user.split is Split.TRAIN],
         world.ads,
         load_invented_market(),
-        [query for query in queries if query.text in answers],
-        [query for query in invented if query.text in answers],
+        [query for query in training_questions(run, world) if query.text in answers],
+        [query for query in invented_questions(run) if query.text in answers],
         answers,
     )
     packer = Packer(tokenizer, options.examples)
@@ -91,7 +104,8 @@ def warm_start(run: Run, world: World, base: str, tokenizer: Any, progress: Prog
 def epoch_auctions(run: Run, world: World, epoch: int, phase: str) -> list[Auction]:
     """Auctions of training users at fresh bids."""
     seed = derived_seed("alignment", run.preset.dpo.seed, epoch, phase)
-    return draw_auctions(world, Split.TRAIN, run.preset.auctions, seed, run.preset.auction)
+    asking = replace(world, queries=tuple(training_questions(run, world)))
+    return draw_auctions(asking, Split.TRAIN, run.preset.auctions, seed, run.preset.auction)
 
 
 async def reward_phase(
@@ -185,13 +199,6 @@ async def _rewards(
     return [
         run.preset.objective.reward(exposure.auction, exposure.reading, found)
         for exposure, found in zip(exposures, clicks, strict=True)
-    ]
-
-
-def _queries(name: str, written: Sequence[tuple[str | None, str]]) -> list[Query]:
-    return [
-        Query(f"{name}-{number}", "", text, category)
-        for number, (category, text) in enumerate(written)
     ]
 
 

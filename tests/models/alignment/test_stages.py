@@ -10,6 +10,7 @@ from models.alignment.catalogue import load_further_questions
 from models.alignment.presets import REFINE, SMALL, Preset
 from models.alignment.run import Run
 from models.provision import DEFAULT_MODEL, shipped_adapter
+from models.simulation.nouns import Split
 from models.simulation.outside import read_ads
 from models.simulation.world import World, WorldOptions, build_world
 from service.cli import DEMO_ADS
@@ -53,9 +54,21 @@ def test_further_questions_are_asked_where_the_world_sells_something_for_them(
     shoes = [ad for ad in world.ads if ad.category == "running shoes"]
     few = build_world(shoes, WorldOptions(users=60))
     everything, part = (
-        {query.text for query in stages.training_questions(run, w)[0]} for w in (world, few)
+        {query.text for query in stages.training_questions(run, w)} for w in (world, few)
     )
 
     assert {text for _, text in load_further_questions()} < everything
     for category, text in load_further_questions():
         assert (text in part) == (category in (None, "running shoes"))
+
+
+def test_auctions_are_of_training_users_and_in_part_about_further_questions(
+    world: World, tmp_path: Path
+) -> None:
+    run = Run(tmp_path, REFINE, DEMO_ADS)
+    auctions = stages.epoch_auctions(run, world, 1, "policy")
+    further = {text for _, text in load_further_questions()}
+
+    assert len(auctions) == REFINE.auctions
+    assert {auction.user.split for auction in auctions} == {Split.TRAIN}
+    assert 0 < sum(auction.query.text in further for auction in auctions) < len(auctions)

@@ -1,26 +1,27 @@
 """What a caller knows of clicks before anything is written: a click model of its own.
 
 Callers of ad servers have one, fitted to the clicks that they have seen. This is the smallest that
-deserves the name: a logistic regression on how close a question is to an ad's title, category and
-offer, fitted to drawn clicks of training users on ads that were shown alone. It knows neither
-the probabilities that clicks are drawn from nor any user of the test split.
+deserves the name: a logistic regression on how close an ad's title, category and offer are to the
+question, and its offer to what is known of the user; fitted to drawn clicks of training users on
+ads that were shown alone. It knows neither the probabilities that clicks are drawn from nor any
+user of the test split.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from models.simulation.auctions import draw_auctions
-from models.simulation.click_model import ClickModel
+from models.simulation.click_model import ClickModel, profile_texts
 from models.simulation.embeddings import Encoder
-from models.simulation.nouns import Ad, Split
+from models.simulation.nouns import Auction, Split
 from models.simulation.randomness import uniform
 from models.simulation.world import World
 
-CallersPctr = Callable[[str, Sequence[Ad]], list[float]]
-"""For a question and ads, each one's chance of a click, over 0, under 1."""
+CallersPctr = Callable[[Auction], list[float]]
+"""Each candidate's chance of a click, over 0, under 1."""
 
 _SEED = 20251210
 _RIDGE = 1e-4
@@ -31,7 +32,7 @@ def fit_callers_pctr(
 ) -> CallersPctr:
     """Fit to one click or none on each ad of `count` auctions of training users."""
     auctions = draw_auctions(world, Split.TRAIN, count, _SEED)
-    features = [_closeness(encoder, one.query.text, one.ads) for one in auctions]
+    features = [_closeness(encoder, one) for one in auctions]
     clicks = [
         uniform("callers-pctr", one.auction_id, ad.ad_id) < probability
         for one, found in zip(auctions, users.native_probabilities(auctions), strict=True)
@@ -39,19 +40,23 @@ def fit_callers_pctr(
     ]
     weights = _logistic_regression(np.concatenate(features), np.array(clicks, np.float64))
 
-    def pctr(query: str, ads: Sequence[Ad]) -> list[float]:
-        logits = _closeness(encoder, query, ads) @ weights
+    def pctr(auction: Auction) -> list[float]:
+        logits = _closeness(encoder, auction) @ weights
         return [float(rate) for rate in 1 / (1 + np.exp(-logits))]
 
     return pctr
 
 
-def _closeness(encoder: Encoder, query: str, ads: Sequence[Ad]) -> NDArray[np.float64]:
-    """[ads, 4]: 1, and the cosines of the question with title, category and offer."""
-    asked = encoder.encode([query])[0]
+def _closeness(encoder: Encoder, auction: Auction) -> NDArray[np.float64]:
+    """[ads, 5]: 1, the cosines of the question with title, category and offer, and of the offer
+    with what comes nearest to it in the user's profile."""
+    ads, asked = auction.ads, encoder.encode([auction.query.text])[0]
     texts = ([ad.title for ad in ads], [ad.category for ad in ads], [ad.offer for ad in ads])
     columns = [encoder.encode(column) @ asked for column in texts]
-    return np.stack([np.ones(len(ads)), *columns], axis=1).astype(np.float64)
+    liked = np.zeros(len(ads))
+    if known := profile_texts(auction.user.profile):
+        liked = (encoder.encode(texts[-1]) @ encoder.encode(known).T).max(axis=1)
+    return np.stack([np.ones(len(ads)), *columns, liked], axis=1).astype(np.float64)
 
 
 def _logistic_regression(

@@ -75,7 +75,7 @@ class Policy:
         self, auction: Auction, query: str | None = None, conversation: Sequence[Turn] = ()
     ) -> Prompt:
         """Return the contract's prompt; `query` instead of the user's where it is given."""
-        pctrs = self.pctr(auction.query.text, auction.ads) if self.pctr else None
+        pctrs = self.pctr(auction) if self.pctr else None
         return build_prompt(
             self.layout,
             listed(auction, self.layout, pctrs),

@@ -22,7 +22,7 @@ def test_tells_held_out_users_clicks_apart_but_not_all_of_them(
     pctr = fit_callers_pctr(world, users, encoder, count=300)
     auctions = draw_auctions(world, Split.TEST, 100, seed=3)
     truth = np.concatenate(users.native_probabilities(auctions))
-    told = np.concatenate([pctr(one.query.text, one.ads) for one in auctions])
+    told = np.concatenate([pctr(one) for one in auctions])
 
     assert ((told > 0) & (told < 1)).all()
     assert 0.6 < np.corrcoef(truth, told)[0, 1] < 0.99

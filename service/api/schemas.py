@@ -1,5 +1,6 @@
 """What `POST /respond` takes and gives, as documented in its OpenAPI."""
 
+import re
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Annotated, Any, Literal
@@ -20,11 +21,24 @@ AdId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$", examples=["Ad-10
 
 MAX_CANDIDATES = 200
 
+_BID_RANGE = "must be over 0, at most 1000000, with at most 6 decimals"
+_BID_TEXT = re.compile(r"[0-9]{1,7}(\.[0-9]{1,6})?")
+_BID_SCHEMA = {
+    "anyOf": [
+        {"type": "number", "exclusiveMinimum": 0, "maximum": 1_000_000},
+        {"type": "string", "pattern": rf"^{_BID_TEXT.pattern}$"},
+    ],
+    "examples": [1.25],
+}
+
 
 def _bid_micros(value: Any) -> int:
     """A bid as micros. In one step, as a request brings hundreds of them."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise PydanticCustomError("bid", "must be a decimal number")
+    # before anything remembers it: a text may be as long as a body
+    if isinstance(value, str) and not _BID_TEXT.fullmatch(value):
+        raise PydanticCustomError("bid", f"{_BID_RANGE}; as text, written like 12.5")
     return _exact_micros(value)
 
 
@@ -39,15 +53,6 @@ def _exact_micros(value: int | float | str) -> int:
         raise PydanticCustomError("bid", _BID_RANGE)
     return micros
 
-
-_BID_RANGE = "must be over 0, at most 1000000, with at most 6 decimals"
-_BID_SCHEMA = {
-    "anyOf": [
-        {"type": "number", "exclusiveMinimum": 0, "maximum": 1_000_000},
-        {"type": "string", "pattern": r"^[0-9]{1,7}(\.[0-9]{1,6})?$"},
-    ],
-    "examples": [1.25],
-}
 
 Bid = Annotated[int, PlainValidator(_bid_micros), WithJsonSchema(_BID_SCHEMA)]
 """Amount per click in the deployment's currency; micros in Python."""

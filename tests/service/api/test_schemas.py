@@ -1,0 +1,26 @@
+import pytest
+from pydantic import ValidationError
+
+from service.api.schemas import CandidateBid
+
+
+@pytest.mark.parametrize(
+    ("bid", "micros"),
+    [("0.000001", 1), ("1000000", 10**12), ("0012.50", 12_500_000), (1e-6, 1), (1_000_000, 10**12)],
+)
+def test_a_bid_is_a_decimal_amount(bid: object, micros: int) -> None:
+    assert CandidateBid.model_validate({"ad_id": "Ad-1", "bid": bid}).bid == micros
+
+
+@pytest.mark.parametrize(
+    "bid", ["1." + "0" * 100_000, "1e-3", " 5 ", "1\n", "1_0", "+1", ".5", "1.", "٣", "NaN", ""]
+)
+def test_a_bid_that_is_not_written_as_documented_is_refused(bid: str) -> None:
+    with pytest.raises(ValidationError, match="with at most 6 decimals; as text, written like"):
+        CandidateBid.model_validate({"ad_id": "Ad-1", "bid": bid})
+
+
+@pytest.mark.parametrize("bid", [0, "0", -1, 1_000_001, "1000001", 1e-7, float("inf")])
+def test_a_bid_outside_the_range_is_refused(bid: object) -> None:
+    with pytest.raises(ValidationError, match="must be over 0, at most 1000000"):
+        CandidateBid.model_validate({"ad_id": "Ad-1", "bid": bid})

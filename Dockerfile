@@ -90,7 +90,7 @@ COPY --from=cpu-packages /opt/venv /opt/venv
 COPY --from=app /models /app/models
 RUN python -c "from pathlib import Path; from models.provision import DEFAULT_MODEL, provision; \
 provision(DEFAULT_MODEL, Path('/opt/models'), print)"
-ENV LLM_AUCTION_ENGINE__MODEL=/opt/models/SmolLM2-135M-Instruct
+ENV LLM_AUCTION_ENGINE__MODEL=/opt/models/SmolLM2-135M-Instruct-auction
 COPY --from=app / /app
 USER 10001:10001
 

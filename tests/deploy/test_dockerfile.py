@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import pytest
 
+from models.provision import DEFAULT_MODEL
+
 ROOT = Path(__file__).parents[2]
 TARGETS = ("cpu", "cpu-with-model", "cuda")
 
@@ -60,6 +62,14 @@ class TestTarget:
         packages = [at for at, copy in enumerate(copies) if "-packages " in copy]
         assert packages == [0]
         assert copies[-1] == "--from=app / /app"
+
+
+def test_the_model_in_the_image_is_the_one_that_is_served() -> None:
+    steps = stages()["cpu-with-model"][1]
+    [build] = [step.rest for step in steps if step.word == "RUN"]
+    [settings] = [step.rest for step in steps if step.word == "ENV"]
+    assert "provision(DEFAULT_MODEL, Path('/opt/models'), print)" in build
+    assert settings == f"LLM_AUCTION_ENGINE__MODEL=/opt/models/{DEFAULT_MODEL}"
 
 
 def test_every_package_is_pinned_by_a_lock() -> None:

@@ -69,6 +69,9 @@ class TestPod:
         signing = settings.signing
         assert len(load_secrets(tmp_path, signing.keys_file, signing.secret_file).deployment) == 32
 
+    def test_its_services_add_no_settings(self, manifests: dict[str, Manifest]) -> None:
+        assert pod(manifests)["spec"]["enableServiceLinks"] is False
+
     def test_its_secret_is_what_is_made(
         self, manifests: dict[str, Manifest], secrets_dir: Path
     ) -> None:

@@ -70,7 +70,11 @@ def problem_response(problem: ProblemError, request_id: str | None) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     body = json.dumps(problem_body(problem, request_id), ensure_ascii=False)
     return Response(
-        body, status_code=problem.status, headers=headers, media_type="application/problem+json"
+        # a name that a caller chose may hold half a surrogate pair, which is no text
+        body.encode(errors="replace"),
+        status_code=problem.status,
+        headers=headers,
+        media_type="application/problem+json",
     )
 
 

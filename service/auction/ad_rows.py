@@ -117,10 +117,21 @@ def _read_csv(text: str) -> Iterator[Row]:
 
 
 def _header_errors(columns: list[str]) -> tuple[RowError, ...]:
+    if not all(map(_is_unicode, columns)):
+        return (RowError("", _NOT_UTF8),)
     unknown = [RowError(c, "is no column") for c in columns if c not in CSV_COLUMNS]
     missing = [RowError(c, "this column is missing") for c in _REQUIRED if c not in columns]
     twice = {c for c in columns if columns.count(c) > 1}
     return (*unknown, *missing, *(RowError(c, "stands twice in the header") for c in sorted(twice)))
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether no byte of `text` stands in it as a surrogate."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _csv_row(line: int, columns: list[str], cells: list[str]) -> Row:

@@ -1,6 +1,8 @@
 import json
 from collections.abc import Callable
 
+import pytest
+
 from service.auction.ad import Ad
 from service.auction.ad_rows import CSV_COLUMNS, RowFormat, read_rows
 
@@ -123,6 +125,11 @@ class TestCsv:
             (1, "landing_url"),
             (1, "advertiser_id"),
         }
+
+    @pytest.mark.parametrize("encoding", ["windows-1252", "utf-16"])
+    def test_a_header_that_is_not_utf8_is_told_at_once(self, encoding: str) -> None:
+        body = "ad_id,title,category,landing_url,advertiser_id,größe\nAd-1,a,b,c,d,e\n"
+        assert errors(body.encode(encoding), RowFormat.CSV) == [(1, "", "must be UTF-8")]
 
     def test_wrong_quotes_fail_their_own_row_only(self) -> None:
         body = (

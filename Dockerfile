@@ -73,7 +73,9 @@ COPY service /service
 
 
 # Triton compiles its kernels' launchers with a C compiler when they first run: the one build tool
-# that serving on a GPU needs. Packages come before the code, which changes more often.
+# that serving on a GPU needs. FlashInfer's sampler would want nvcc and g++ as well: without them
+# models/engine/environment.py has vLLM take its other one. Packages come before the code, which
+# changes more often.
 FROM base AS cuda
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc libc6-dev libpython3.11-dev \

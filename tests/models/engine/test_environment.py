@@ -44,6 +44,51 @@ def test_a_gpu_is_left_to_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     assert additions["VLLM_NO_USAGE_STATS"] == additions["DO_NOT_TRACK"] == "1"
 
 
+class TestSamplerOfAGpu:
+    NAME = "VLLM_USE_FLASHINFER_SAMPLER"
+
+    @pytest.fixture(autouse=True)
+    def tools(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+        """A folder for the only tools there are, on a machine with a GPU."""
+        monkeypatch.setattr(environment, "has_cpu_vllm", lambda: False)
+        monkeypatch.setattr(environment, "_CUDA_TOOLKIT", str(tmp_path / "cuda"))
+        (tmp_path / "path").mkdir()
+        return tmp_path / "path"
+
+    @staticmethod
+    def install(*tools: Path) -> None:
+        for tool in tools:
+            tool.parent.mkdir(parents=True, exist_ok=True)
+            tool.touch(mode=0o755)
+
+    def test_is_not_compiled_without_a_toolkit(self, tools: Path) -> None:
+        self.install(tools / "ninja", tools / "c++")
+
+        assert process_environment({"PATH": str(tools)})[self.NAME] == "0"
+
+    @pytest.mark.parametrize("missing", ["ninja", "c++"])
+    def test_is_not_compiled_without_a_builder(self, tools: Path, missing: str) -> None:
+        self.install(*(tools / tool for tool in {"nvcc", "ninja", "c++"} - {missing}))
+
+        assert process_environment({"PATH": str(tools)})[self.NAME] == "0"
+
+    @pytest.mark.parametrize("nvcc", ["path/nvcc", "cuda/bin/nvcc", "mine/bin/nvcc"])
+    def test_is_left_to_vllm_where_it_compiles(self, tools: Path, nvcc: str) -> None:
+        root = tools.parent
+        self.install(tools / "ninja", tools / "c++", root / nvcc)
+        home = {"CUDA_HOME": str(root / "mine")} if nvcc.startswith("mine") else {}
+
+        assert self.NAME not in process_environment({"PATH": str(tools), **home})
+
+    def test_is_as_the_environment_says(self, tools: Path) -> None:
+        assert self.NAME not in process_environment({"PATH": str(tools), self.NAME: "1"})
+
+    def test_is_no_matter_on_a_cpu(self, monkeypatch: pytest.MonkeyPatch, tools: Path) -> None:
+        monkeypatch.setattr(environment, "has_cpu_vllm", lambda: True)
+
+        assert self.NAME not in process_environment({"PATH": str(tools)})
+
+
 def test_what_is_set_already_stays(on_cpu: Path) -> None:
     env = {"OMP_NUM_THREADS": "7", "VLLM_LOGGING_LEVEL": "DEBUG", "LD_PRELOAD": "mine.so"}
     additions = process_environment(env)

@@ -17,11 +17,19 @@ make() {
     fi
 }
 
+# Prometheus's operator sends the key on as it stands, and a header holds no line break.
+without_newline() {
+    local text
+    text=$("$@")
+    printf %s "$text"
+}
+
 make store_password openssl rand -hex 24
 make grafana_password openssl rand -hex 24
 make signing_secret openssl rand -hex 32
 make signing_keys $llm_auction receipt new-key
-make metrics_key $llm_auction keys new prometheus --scope metrics --file "$secrets/api_keys"
+make metrics_key without_newline \
+    $llm_auction keys new prometheus --scope metrics --file "$secrets/api_keys"
 if ! grep --quiet '^chat ' "$secrets/api_keys"; then
     echo "The key for chat front ends; it is not kept:"
     $llm_auction keys new chat --scope respond --file "$secrets/api_keys"

@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,17 @@ def test_makes_all_of_them_once(checkout: Path) -> None:
     assert all(secrets.values())
     assert make_secrets(checkout).stdout == ""
     assert made(checkout) == secrets
+
+
+def test_the_key_for_metrics_is_a_header_as_it_stands(checkout: Path) -> None:
+    make_secrets(checkout)
+    secrets = made(checkout)
+
+    key = secrets["metrics_key"].decode()
+    [scraper] = [line for line in secrets["api_keys"].splitlines() if line.startswith(b"prom")]
+    assert key.isprintable()
+    assert scraper.split()[1:] == [b"metrics", sha256(key.encode()).hexdigest().encode()]
+    assert secrets["signing_keys"].endswith(b"\n")  # the next key is a line of its own
 
 
 def test_a_failure_leaves_nothing_half_made(checkout: Path) -> None:

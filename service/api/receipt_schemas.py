@@ -134,7 +134,7 @@ class ReceiptToCheck(Incoming):
     signature: dict[str, str]
     charges: list[dict[str, Any]] | None = None
     query: str | None = Field(None, max_length=8_000)
-    answer: str | None = None
+    answer: str | None = Field(None, max_length=1_000_000)
 
 
 class ReceiptCheck(BaseModel):

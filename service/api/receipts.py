@@ -3,7 +3,6 @@
 What was charged stays in the ledger, which holds no user and no text.
 """
 
-import hmac
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -30,7 +29,7 @@ from service.errors import (
     StoreDown,
     Unauthorized,
 )
-from service.receipt import is_genuine, pseudonym, text_hash
+from service.receipt import is_genuine, is_same_hash, pseudonym, text_hash
 from service.services import Services
 from service.store.connection import StoreUnavailable
 from service.store.ledger import Recorded
@@ -105,8 +104,7 @@ async def verify_receipt(body: ReceiptToCheck, request: Request) -> ReceiptCheck
     def matches(text: str | None, name: str) -> bool | None:
         if text is None:
             return None
-        held = str(body.receipt.get(name, ""))
-        return hmac.compare_digest(text_hash(text, services.secret).encode(), held.encode())
+        return is_same_hash(text_hash(text, services.secret), str(body.receipt.get(name, "")))
 
     return ReceiptCheck(
         valid=is_genuine(body.receipt, body.signature, services.signing),

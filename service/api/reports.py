@@ -36,6 +36,7 @@ from service.store.connection import StoreUnavailable
 
 MAX_DAYS = 366
 _DAYS = 7
+_EARLIEST = "2000-01-01"
 _CHUNK = 500
 _RETRY_AFTER_MS = 1_000
 _NOBODY = Account("")
@@ -44,9 +45,12 @@ By = Annotated[ReportBy, Query()]
 
 
 def _written_out(day: str) -> str:
-    """Only YYYY-MM-DD: a bare number would be read as seconds since 1970."""
-    if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", day) is None:
-        raise PydanticCustomError("day", "must be a day, as YYYY-MM-DD")
+    """Only YYYY-MM-DD: a bare number would be read as seconds since 1970.
+
+    Days before `_EARLIEST` are refused: the first ones have none before them to count from.
+    """
+    if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", day) or day < _EARLIEST:
+        raise PydanticCustomError("day", f"must be a day from {_EARLIEST} on, as YYYY-MM-DD")
     return day
 
 

@@ -172,6 +172,7 @@ class TestVerify:
             b'{"receipt": [], "signature": {}}',
             b'{"receipt": {}, "signature": {"value": 1}}',
             b'{"receipt": {}, "signature": {}, "query": "\\ud800"}',
+            b'{"receipt": {}, "signature": {}, "answer": "\\ud800"}',
         ],
     )
     async def test_what_is_no_receipt_is_refused(
@@ -180,6 +181,25 @@ class TestVerify:
         headers = {"Content-Type": "application/json"}
         answer = await http.post("/receipts/verify", content=body, headers=headers)
         assert answer.status_code in {400, 422}
+
+    async def test_hashes_that_are_no_text_match_nothing(self, http: httpx.AsyncClient) -> None:
+        odd = b'{"query_hash": "\\ud800", "answer_hash": "\\udfff"}'
+        signature = b'{"key_id": "k1", "algorithm": "HMAC-SHA256", "value": "\\ud800"}'
+        body = b'{"receipt": %b, "signature": %b, "query": "x", "answer": "x"}' % (odd, signature)
+        headers = {"Content-Type": "application/json"}
+        answer = await http.post("/receipts/verify", content=body, headers=headers)
+        checked = {"valid": False, "query_matches": False, "answer_matches": False}
+        assert (answer.status_code, answer.json()) == (200, checked)
+
+    async def test_deep_nesting_is_not_valid_or_refused(self, http: httpx.AsyncClient) -> None:
+        signature = '{"key_id": "k1", "algorithm": "HMAC-SHA256", "value": ""}'
+        headers = {"Content-Type": "application/json"}
+        for depth in range(800, 1_000):
+            nested = "[" * depth + "]" * depth
+            body = f'{{"receipt": {{"a": {nested}}}, "signature": {signature}}}'
+            answer = await http.post("/receipts/verify", content=body, headers=headers)
+            assert answer.status_code in {200, 400}
+            assert answer.status_code == 400 or answer.json()["valid"] is False
 
     async def test_odd_values_are_just_not_valid(self, http: httpx.AsyncClient) -> None:
         body = (

@@ -13,6 +13,7 @@ from promql import check, own_series
 from service.api import operations
 from service.settings import Settings
 from service.signing import load_secrets
+from service.store_url import StoreUrl
 
 KUBERNETES = Path(__file__).parents[2] / "deploy" / "kubernetes"
 OVERLAYS = ("cpu", "gpu")
@@ -147,3 +148,13 @@ class TestParts:
         [port] = container(manifests)["ports"]
         [rule] = manifests["NetworkPolicy"]["spec"]["ingress"]
         assert [entry["port"] for entry in rule["ports"]] == [port["name"]]
+
+    @pytest.mark.parametrize("url", ["redis://a", "redis+cluster://a", "redis+sentinel://a/main"])
+    def test_the_network_lets_out_to_any_kind_of_store(
+        self, manifests: dict[str, Manifest], url: str
+    ) -> None:
+        rules = manifests["NetworkPolicy"]["spec"]["egress"]
+        opened = {entry["port"] for rule in rules for entry in rule["ports"] if "to" not in rule}
+        used = {host.port for host in StoreUrl.parse(url).hosts}
+        configured = StoreUrl.parse(manifests["ConfigMap"]["data"]["REDIS_URL"])
+        assert used | {host.port for host in configured.hosts} <= opened

@@ -39,15 +39,18 @@ from service.store.showings import Viewer
 from service.writing import Billing, Writing
 
 
-async def respond(ask: Ask, services: Services) -> AsyncGenerator[TextPart | AdPart | Answer]:
+async def respond(
+    ask: Ask, services: Services, *, can_charge: bool = True
+) -> AsyncGenerator[TextPart | AdPart | Answer]:
     """Yield the parts of the answer as they are written, then the whole Answer, once.
 
     Closing the generator aborts the generation; what was shown by then is still recorded.
+    can_charge: False gives the answer that the store's absence gives, without ads.
 
     Raises PromptTooLarge, Overloaded, ModelUnavailable (service.errors).
     """
     stages = Stages(ask.received_at)
-    offers = await find_eligible(ask, services, stages)
+    offers = await find_eligible(ask, services, stages, can_charge)
     prompt, offers = write_prompt(ask, offers, services, stages)
     writing = begin_writing(ask, offers, services)
     try:
@@ -59,15 +62,19 @@ async def respond(ask: Ask, services: Services) -> AsyncGenerator[TextPart | AdP
     yield answer
 
 
-async def find_eligible(ask: Ask, services: Services, stages: Stages) -> Offers:
+async def find_eligible(ask: Ask, services: Services, stages: Stages, can_charge: bool) -> Offers:
     """Which candidates may stand in the answer: one round trip to the ad store.
 
-    With the store away there are none, and the answer is written without ads.
+    With the store away, or where nothing can be charged, there are none, and the answer is written
+    without ads.
     """
     if services.is_held_out(ask.user_id):
         return Offers((), (), is_held_out=True)
     if not ask.bids or ask.max_ads == 0:
         return Offers((), ())
+    if not can_charge:
+        services.metrics.ads_unavailable.inc()
+        return Offers((), (), is_unavailable=True)
     with stages.timed("eligible"):
         day = services.local_time(ask.now).date()
         ad_ids = [bid.ad_id for bid in ask.bids]

@@ -1,8 +1,8 @@
 """`Idempotency-Key`: the same key and body give the same answer, generated once.
 
 A second request waits for the first and replays it; another body under the same key is refused.
-While the store is away requests run unguarded: without it there are no ads, so nothing can be
-charged twice.
+Where the store does not say whose the key is, the answer has to be given without ads: it is kept
+for nobody, and a retry would have its ads charged again.
 """
 
 import asyncio
@@ -29,8 +29,8 @@ async def claim_once(
 ) -> Claim | RespondResponse | None:
     """The right to generate under `key`, or the response that was generated under it before.
 
-    None where the store is away. Waits for a running first request until `deadline_at` (seconds,
-    monotonic). Raises IdempotencyConflict, IdempotencyInProgress.
+    None where the store does not tell. Waits for a running first request until `deadline_at`
+    (seconds, monotonic). Raises IdempotencyConflict, IdempotencyInProgress.
     """
     body_hash = hashlib.sha256(body).hexdigest()
     lock_ms = int((deadline_at - monotonic()) * 1000) + 30_000

@@ -92,8 +92,9 @@ def router() -> APIRouter:
         services: Services = request.app.state.services
         ask = as_ask(body, services, request.scope["state"])
         link = ClickLink(services.settings.http.public_url or str(request.base_url))
-        parts = answer_parts(ask, services, link)
-        if idempotency_key is not None:
+        if idempotency_key is None:
+            parts = answer_parts(ask, services, link)
+        else:
             claim = await claim_once(
                 services.idempotency,
                 request.scope["state"]["caller"].name,
@@ -103,6 +104,7 @@ def router() -> APIRouter:
             )
             if isinstance(claim, RespondResponse):
                 return _replay(claim, body.stream)
+            parts = answer_parts(ask, services, link, can_charge=claim is not None)
             if claim is not None:
                 parts = fulfil(services.idempotency, claim, parts)
         if not body.stream:
@@ -155,9 +157,11 @@ def _first(given: T | None, default: T) -> T:
     return default if given is None else given
 
 
-async def answer_parts(ask: Ask, services: Services, link: ClickLink) -> AsyncGenerator[Part]:
+async def answer_parts(
+    ask: Ask, services: Services, link: ClickLink, *, can_charge: bool = True
+) -> AsyncGenerator[Part]:
     """The parts of the answer, then the response object, rendered once."""
-    async with aclosing(respond(ask, services)) as parts:
+    async with aclosing(respond(ask, services, can_charge=can_charge)) as parts:
         async for part in parts:
             yield as_response(part, link) if isinstance(part, Answer) else part
 

@@ -24,7 +24,8 @@ from service.auction.ad import Ad
 from service.receipt import is_genuine
 from service.services import Services
 from service.store.catalog import Catalog
-from service.store.connection import Store
+from service.store.connection import Store, StoreUnavailable
+from service.store.idempotency import IdempotencyStore, Outcome
 
 ASK = {"query": "Which boots?", "candidates": [{"ad_id": "Ad-1", "bid": 0.1}], "max_ads": 2}
 TITLE = "Trail [2-Pack] *Boots*"
@@ -216,6 +217,14 @@ class TestStream:
         assert response.headers["content-type"] == "application/problem+json"
 
 
+class DeafStore(IdempotencyStore):
+    """Claims are made, and their answers are lost on the way."""
+
+    async def begin(self, *arguments: Any) -> Outcome:
+        await super().begin(*arguments)
+        raise StoreUnavailable
+
+
 class TestIdempotency:
     async def test_a_stream_is_replayed_as_a_stream(self, serving: Callable[..., Services]) -> None:
         services = serving("Try ", MARKER, " today.")
@@ -261,3 +270,16 @@ class TestIdempotency:
         assert response.status_code == 409
         assert response.json()["code"] == "idempotency_in_progress"
         assert response.headers["retry-after"] == "1"
+
+    async def test_an_answer_that_a_retry_cannot_replay_has_no_ads(
+        self, serving: Callable[..., Services], store: Store, namespace: str
+    ) -> None:
+        services = serving("Try ", MARKER, " today.")
+        services = replace(services, idempotency=DeafStore(store, namespace, 3_600))
+        async with client(services) as http:
+            response = await http.post("/respond", json=ASK, headers={"Idempotency-Key": "d"})
+        assert response.status_code == 200
+        body = response.json()
+        assert (body["ads"], body["ads_unavailable"]) == ([], True)
+        value = services.metrics.registry.get_sample_value
+        assert value("llm_auction_ads_unavailable_total") == 1

@@ -44,7 +44,8 @@ async def respond(
 ) -> AsyncGenerator[TextPart | AdPart | Answer]:
     """Yield the parts of the answer as they are written, then the whole Answer, once.
 
-    Closing the generator aborts the generation; what was shown by then is still recorded.
+    Closing the generator aborts the generation; what was shown by then is still recorded. Of an
+    unstreamed answer nothing is shown before it is whole.
     can_charge: False gives the answer that the store's absence gives, without ads.
 
     Raises PromptTooLarge, Overloaded, ModelUnavailable (service.errors).
@@ -53,10 +54,14 @@ async def respond(
     offers = await find_eligible(ask, services, stages, can_charge)
     prompt, offers = write_prompt(ask, offers, services, stages)
     writing = begin_writing(ask, offers, services)
+    shown_count = 0
     try:
         async for part in generate(ask, prompt, writing, services, stages):
+            shown_count += 1 if ask.is_streamed else 0
             yield part
+        shown_count = len(writing.parts)
     finally:
+        del writing.parts[shown_count:]  # nobody pays for an ad that nobody received
         answer = account(ask, offers, prompt, writing, services, stages)
         await asyncio.shield(record(ask, answer, services))
     yield answer

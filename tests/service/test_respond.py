@@ -1,5 +1,7 @@
 """The pipeline's behaviour where a real engine can't be made to misbehave: a scripted one can."""
 
+import contextlib
+import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
@@ -24,6 +26,7 @@ from service.auction.click_token import read
 from service.auction.eligibility import Bid
 from service.click import ClickOutcome, settle_or_park
 from service.errors import ModelUnavailable, Overloaded, ProblemError, PromptTooLarge
+from service.receipt import pseudonym
 from service.respond import respond
 from service.services import Services
 from service.settings import AuctionSettings, StoreSettings
@@ -166,6 +169,49 @@ class TestEnds:
             await run(ask(), having)
         assert raised.value.status == status
         assert having.life.is_engine_dead is isinstance(error, EngineDead)
+
+
+class TestAdsThatNobodyReceived:
+    AUCTION = AuctionSettings(event="impression", pctr=0.5, frequency_cap=5)
+
+    async def broken_off(self, asked: Ask, having: Services) -> None:
+        with contextlib.suppress(ProblemError):
+            await run(asked, having)
+
+    async def left(self, asked: Ask, having: Services) -> None:
+        async with aclosing(respond(asked, having)) as parts:
+            async for part in parts:
+                if isinstance(part, AdPart):
+                    break
+
+    @pytest.mark.parametrize("end", ["broken_off", "left"])
+    @pytest.mark.parametrize("is_streamed", [True, False])
+    async def test_are_neither_charged_nor_counted(
+        self, store: Store, namespace: str, end: str, is_streamed: bool
+    ) -> None:
+        script: list[str | EngineError] = ["Try @Swift Shoes@[Ad-1]", " or", EngineUnavailable()]
+        having = scripted_services(store, ScriptedEngine(script), namespace, auction=self.AUCTION)
+        await having.catalog.import_many(ADS)
+        asked = ask(response_id=f"resp_{end}", user_id="u-1", is_streamed=is_streamed)
+        await getattr(self, end)(asked, having)
+        charged = await having.ledger.charges(asked.response_id)
+        showings = await having.showings.read(pseudonym("u-1", having.secret))
+        counts = await having.counters.read(asked.now.date())
+        receipt = json.loads(await having.receipts.get(asked.response_id) or b"")["receipt"]
+        shown = ["Ad-1"] if is_streamed else []
+        assert list(charged) == shown
+        assert [showing.ad_id for showing in showings] == shown
+        assert [ad_id for ad_id, figures in counts.ads.items() if figures.shown] == shown
+        assert [insertion["ad_id"] for insertion in receipt["insertions"]] == shown
+
+    async def test_are_those_behind_the_part_that_the_client_left_at(
+        self, store: Store, namespace: str
+    ) -> None:
+        engine = ScriptedEngine(["@Swift Shoes@[Ad-1] or @Third@[Ad-3]."])
+        having = scripted_services(store, engine, namespace, auction=self.AUCTION)
+        await having.catalog.import_many(ADS)
+        await self.left(ask(), having)
+        assert list(await having.ledger.charges(ask().response_id)) == ["Ad-1"]
 
 
 class Died(Exception):

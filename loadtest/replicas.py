@@ -163,8 +163,9 @@ def configuration(
         **PATIENT,
         **variables,
     }
+    application["args"] = {"num_cpus": 0.1}
     (replica,) = application["deployments"]
-    replica |= {"ray_actor_options": {"num_cpus": 0.1}, **deployment}
+    replica |= deployment
     if "num_replicas" in deployment:
         del replica["autoscaling_config"]
     return config

@@ -39,5 +39,12 @@ class Replica:
             raise EngineDead("the engine has died")
 
 
-_environment = {"env_vars": process_environment(os.environ)}
-app = serve.deployment(Replica, ray_actor_options={"runtime_env": _environment}).bind()
+def build(arguments: dict[str, float]) -> serve.Application:
+    """The application; Ray calls this with `args` of the configuration file.
+
+    arguments: what a replica occupies, `num_cpus` or `num_gpus`. They come this way as the file's
+    own `ray_actor_options` would take the place of these, and of the environment with them.
+    """
+    environment = {"env_vars": process_environment(os.environ)}
+    options = {**arguments, "runtime_env": environment}
+    return serve.deployment(Replica, ray_actor_options=options).bind()

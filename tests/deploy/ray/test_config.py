@@ -1,10 +1,17 @@
 """deploy/ray/serve.yaml is read by the service as meant, and fits its own limits."""
 
+import runpy
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
+import pytest
 import yaml
 
+from loadtest.own_service import OwnService
+from loadtest.replicas import configuration
 from service.settings import Settings
 
 CONFIG = yaml.safe_load((Path(__file__).parents[3] / "deploy" / "ray" / "serve.yaml").read_text())
@@ -30,7 +37,39 @@ def test_a_replica_gets_no_more_than_it_takes_and_time_to_finish() -> None:
     assert target < DEPLOYMENT["max_ongoing_requests"]
 
 
-def test_its_application_is_there() -> None:
-    module, _, name = APPLICATION["import_path"].partition(":")
-    source = Path(__file__).parents[3].joinpath(*module.split(".")).with_suffix(".py").read_text()
-    assert f"\n{name} = serve.deployment({DEPLOYMENT['name']}" in source
+class TestApplication:
+    @pytest.fixture
+    def options(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+        """What the application of the file asks Ray for, from a Ray that only takes it down."""
+        ray, options = ModuleType("ray"), dict[str, Any]()
+
+        def deployment(replica: type, **given: Any) -> Any:
+            options.update(given, name=replica.__name__)
+            return SimpleNamespace(bind=object)
+
+        ray.serve = SimpleNamespace(  # type: ignore[attr-defined]
+            Application=object, ingress=lambda: lambda replica: replica, deployment=deployment
+        )
+        monkeypatch.setitem(sys.modules, "ray", ray)
+        monkeypatch.delenv("VLLM_NO_USAGE_STATS", raising=False)
+        module, _, name = APPLICATION["import_path"].partition(":")
+        runpy.run_module(module)[name](APPLICATION["args"])
+        return options
+
+    def test_is_the_deployment_that_the_file_sets_up(self, options: dict[str, Any]) -> None:
+        assert options["name"] == DEPLOYMENT["name"]
+
+    def test_a_replica_has_its_resources_and_its_environment(self, options: dict[str, Any]) -> None:
+        actor = options["ray_actor_options"]
+        assert actor.items() >= {"num_cpus": 2}.items()
+        assert actor["runtime_env"]["env_vars"]["VLLM_NO_USAGE_STATS"] == "1"
+
+    def test_the_file_does_not_replace_them(self) -> None:
+        assert "ray_actor_options" not in DEPLOYMENT
+
+    def test_the_load_test_does_not_replace_them_either(self, tmp_path: Path) -> None:
+        config = configuration(OwnService(tmp_path, "http://127.0.0.1:9"), 8123, {}, {})
+        [application] = config["applications"]
+        assert application["import_path"] == APPLICATION["import_path"]
+        assert set(application["args"]) == {"num_cpus"}
+        assert all("ray_actor_options" not in replica for replica in application["deployments"])

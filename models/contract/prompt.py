@@ -27,6 +27,8 @@ from models.contract.neutral import neutralise, neutralise_line
 
 CONTRACT_VERSION: Final = "3"
 MAX_DESCRIPTION_CHARACTERS: Final = 64
+_FIXED_TOKENS: Final = 1024
+_LINE_TOKENS: Final = 128
 """How much of a description the model reads; every ad costs its tokens in every answer."""
 
 Role = Literal["system", "user", "assistant"]
@@ -146,6 +148,12 @@ def build_prompt(
             _said("user", query),
         ),
     )
+
+
+def context_tokens(candidates: int, max_tokens: int) -> int:
+    """Return a context, in tokens, with room for a prompt of so many candidates, an answer, and
+    two more such answers in the conversation. Generous: an ad's line mostly takes 50 to 90."""
+    return _FIXED_TOKENS + _LINE_TOKENS * candidates + 3 * max_tokens
 
 
 def bid_text(bid: Decimal) -> str:

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from models.evaluation.config import Study
+from models.evaluation.measures.bootstrap import Array
 from models.evaluation.measures.continuous import FEWEST_BIDS, Jumps, jumps
 from models.evaluation.measures.efficiency import Comparison, Efficiency, comparison, efficiency
 from models.evaluation.measures.incentives import Incentives, incentives
 from models.evaluation.measures.monotone import Monotonicity, monotonicity
 from models.evaluation.measures.optimum import Optimum, optimum
 from models.evaluation.measures.order import OrderFreeness, order_freeness
-from models.evaluation.measures.sweeps import sweeps
+from models.evaluation.measures.sweeps import Sweeps, sweeps
 from models.evaluation.measures.targeting import Targeting, targeting
 from models.evaluation.plan import DRAWS
 from models.evaluation.record import Record
@@ -50,8 +51,13 @@ class Analysis:
     optimum: Optimum | None
 
 
-def analyse(records: Sequence[Record], names: Sequence[str], beta: float) -> Analysis:
-    """names: the mechanisms in the order to show. beta: of the KL term (`optimum`), over 0."""
+def analyse(
+    records: Sequence[Record], names: Sequence[str], beta: float, *, is_fit_known: bool = True
+) -> Analysis:
+    """names: the mechanisms in the order to show. beta: of the KL term (`optimum`), over 0.
+
+    is_fit_known: whether it is known which ads serve which query; otherwise there is no targeting.
+    """
     records = sorted(records, key=lambda one: one.key)
     by_name = {name: [one for one in records if one.mechanism == name] for name in names}
     answered = {name: _of(Study.EFFICIENCY, found) for name, found in by_name.items()}
@@ -64,6 +70,7 @@ def analyse(records: Sequence[Record], names: Sequence[str], beta: float) -> Ana
                 found,
                 answered[baseline] if baseline else [],
                 answered.get(_YARDSTICK, []),
+                is_fit_known,
             )
             for name, found in by_name.items()
         ),
@@ -73,7 +80,11 @@ def analyse(records: Sequence[Record], names: Sequence[str], beta: float) -> Ana
 
 
 def _results(
-    name: str, records: Sequence[Record], baseline: Sequence[Record], no_ads: Sequence[Record]
+    name: str,
+    records: Sequence[Record],
+    baseline: Sequence[Record],
+    no_ads: Sequence[Record],
+    is_fit_known: bool,
 ) -> MechanismResults:
     answered = _of(Study.EFFICIENCY, records)
     sweep = sweeps(_of(Study.BID_RESPONSE, records))
@@ -85,13 +96,17 @@ def _results(
         efficiency=efficiency(answered, _SEED) if answered else None,
         against_baseline=_compared(answered, baseline),
         against_no_ads=_compared(answered, no_ads),
-        targeting=targeting(answered, _SEED) if answered else None,
-        exposures=monotonicity(sweep.bids, sweep.exposures, _SEED) if has_sweep else None,
-        clicks=monotonicity(sweep.bids, sweep.clicks, _SEED) if has_sweep else None,
+        targeting=targeting(answered, _SEED) if answered and is_fit_known else None,
+        exposures=_monotone(sweep, sweep.exposures) if has_sweep else None,
+        clicks=_monotone(sweep, sweep.clicks) if has_sweep else None,
         jumps=jumps(fine.bids, fine.exposures, _SEED) if has_curve else None,
         incentives=incentives(sweep, _SEED) if has_sweep else None,
         order=order_freeness(_of(Study.ORDER, records), _SEED),
     )
+
+
+def _monotone(sweep: Sweeps, responses: Array) -> Monotonicity:
+    return monotonicity(sweep.bids, responses, sweep.queries, _SEED)
 
 
 def _compared(ours: Sequence[Record], theirs: Sequence[Record]) -> Comparison | None:

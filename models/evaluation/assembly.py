@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from models.contract.prompt import CONTRACT_VERSION
+from models.contract.prompt import CONTRACT_VERSION, context_tokens
 from models.engine.interface import Engine
 from models.evaluation.callers_pctr import CallersPctr, fit_callers_pctr
 from models.evaluation.config import RunConfig
@@ -33,7 +33,7 @@ from models.simulation.nouns import Auction, SimulatedUsers, Split
 from models.simulation.user_llm_engine import EngineChoice, open_engine
 from models.simulation.world import World
 
-_CONTEXT_TOKENS = 4096
+_GPU_SHARE = 0.9
 Say = Callable[[str], None]
 
 
@@ -72,6 +72,7 @@ def drawn_auctions(world: World, config: RunConfig) -> list[Auction]:
 def manifest(
     config: RunConfig,
     weights: Weights,
+    world: World,
     auctions: Sequence[Auction],
     judge: EngineChoice | None = None,
 ) -> dict[str, Any]:
@@ -82,6 +83,7 @@ def manifest(
         "contract": CONTRACT_VERSION,
         "model": _identity(weights.model),
         "aligned": _identity(weights.aligned) if weights.aligned else None,
+        "is_fit_known": not world.near,
         "auctions_sha256": _sha256([asdict(auction) for auction in auctions]),
         "users": clicking,
         "versions": versions(),
@@ -110,11 +112,13 @@ async def assembled(
         users: SimulatedUsers = ClickModel(encoder)
         pctr = None
         if config.has_pctr:
-            pctr = await asyncio.to_thread(fit_callers_pctr, world, ClickModel(encoder), encoder)
-        policy = _policy(config, await _engine(stack, weights.model, say), store, pctr)
-        aligned = None
-        if weights.aligned is not None:
-            aligned = _policy(config, await _engine(stack, weights.aligned, say), store, pctr)
+            options = AuctionOptions(candidates=config.candidates)
+            clicks = ClickModel(encoder)
+            pctr = await asyncio.to_thread(fit_callers_pctr, world, clicks, encoder, options)
+        answering = [model for model in (weights.model, weights.aligned) if model is not None]
+        engines = [await _engine(stack, model, config, len(answering), say) for model in answering]
+        policy = _policy(config, engines[0], store, pctr)
+        aligned = _policy(config, engines[1], store, pctr) if weights.aligned else None
         if judge is not None:
             engine = await stack.enter_async_context(open_engine(judge, say))
             users = Judge(UserLlm(engine, CompletionStore(place.verdicts)))
@@ -124,10 +128,16 @@ async def assembled(
         yield Bench(mechanisms, policy, sampler, users, config.objective, encoder)
 
 
-async def _engine(stack: AsyncExitStack, model: ServableModel, say: Say) -> Engine:
+async def _engine(
+    stack: AsyncExitStack, model: ServableModel, config: RunConfig, engines: int, say: Say
+) -> Engine:
+    """One of so many `engines`, which share a GPU's memory."""
     from models.engine.vllm import VllmEngine, VllmOptions
 
-    options = VllmOptions(max_model_len=_CONTEXT_TOKENS)
+    options = VllmOptions(
+        max_model_len=context_tokens(config.candidates, config.sampling.max_tokens),
+        gpu_memory_utilization=_GPU_SHARE / engines,
+    )
     engine = await VllmEngine.start(model, options=options, progress=say)
     stack.push_async_callback(engine.close)
     return engine

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from models.simulation.auctions import draw_auctions
+from models.simulation.auctions import AuctionOptions, draw_auctions
 from models.simulation.click_model import ClickModel, profile_texts
 from models.simulation.embeddings import Encoder
 from models.simulation.nouns import Auction, Split
@@ -28,10 +28,17 @@ _RIDGE = 1e-4
 
 
 def fit_callers_pctr(
-    world: World, users: ClickModel, encoder: Encoder, count: int = 2_000
+    world: World,
+    users: ClickModel,
+    encoder: Encoder,
+    options: AuctionOptions | None = None,
+    count: int = 2_000,
 ) -> CallersPctr:
-    """Fit to one click or none on each ad of `count` auctions of training users."""
-    auctions = draw_auctions(world, Split.TRAIN, count, _SEED)
+    """Fit to one click or none on each ad of `count` auctions of training users.
+
+    Raises WorldTooSmall where the world has none of their questions, or too few ads for `options`.
+    """
+    auctions = draw_auctions(world, Split.TRAIN, count, _SEED, options)
     features = [_closeness(encoder, one) for one in auctions]
     clicks = [
         uniform("callers-pctr", one.auction_id, ad.ad_id) < probability

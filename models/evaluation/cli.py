@@ -223,6 +223,7 @@ def _run(chosen: Chosen, world: "World", place: "Place", out: Path) -> None:
     from models.evaluation.plan import plan
     from models.evaluation.record import RecordsDamaged
     from models.provision import ProvisionError
+    from models.simulation.auctions import WorldTooSmall
 
     console = Console(stderr=True, highlight=False)
 
@@ -233,11 +234,11 @@ def _run(chosen: Chosen, world: "World", place: "Place", out: Path) -> None:
         name = chosen.model or _unaligned_model()
         weights = Weights.provision(name, chosen.aligned, place.models, say)
         auctions = drawn_auctions(world, chosen.config)
-        made_with = manifest(chosen.config, weights, auctions, chosen.judge)
+        made_with = manifest(chosen.config, weights, world, auctions, chosen.judge)
         claim(out, made_with, datetime.now(UTC).isoformat(timespec="seconds"))
         bench = assembled(chosen.config, weights, world, place, say, chosen.judge)
         asyncio.run(_take(bench, plan(chosen.config, auctions), out, console))
-    except (ProvisionError, ManifestDiffers, RecordsDamaged, EngineError) as wrong:
+    except (ProvisionError, ManifestDiffers, RecordsDamaged, EngineError, WorldTooSmall) as wrong:
         raise _ended(str(wrong)) from wrong
     except ExceptionGroup as failed:
         raise _ended(f"{failed.exceptions[0]}; the same command goes on from here") from failed

@@ -17,7 +17,7 @@ from models.simulation.nouns import Click
 
 @dataclass(frozen=True, slots=True)
 class Bidder:
-    """A candidate of the auction, in the prompt's order.
+    """A candidate of the auction, in the request's order.
 
     click_potential: of an ad that fits, its click probability where it stands natively in the
     ad-free answer; None where it was not taken.

@@ -17,6 +17,10 @@ _LOG_NORMAL_MEDIAN, _LOG_NORMAL_SIGMA = 33.0, 0.8
 _MAX_BID = 1000
 
 
+class WorldTooSmall(ValueError):
+    """The world cannot give such auctions; the message says what it lacks."""
+
+
 class BidDistribution(StrEnum):
     """How bids are drawn, each by itself."""
 
@@ -54,15 +58,17 @@ def draw_auctions(
     """`count` auctions on queries of `split`, the first n the same for any count.
 
     Queries come in a shuffled order, each once before any comes again; candidates, their order and
-    bids are drawn anew for each auction. Raises ValueError where the split has no query, or the
+    bids are drawn anew for each auction. Raises WorldTooSmall where the split has no query, or the
     world fewer ads than an auction has candidates.
     """
     options = options or AuctionOptions()
     if len(world.ads) < options.candidates:
-        raise ValueError(f"{options.candidates} candidates of {len(world.ads)} ads")
+        raise WorldTooSmall(
+            f"An auction has {options.candidates} candidates; the world has {len(world.ads)} ads"
+        )
     queries = world.queries_of(split)
     if not queries:
-        raise ValueError(f"The world has no query in the split {split}")
+        raise WorldTooSmall(f"The world has no query in the split {split}")
     users = {user.user_id: user for user in world.users}
     auctions = []
     for number in range(count):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.evaluation.measures.bootstrap import Array, Estimate
-from models.evaluation.measures.sweeps import Sweeps
+from models.evaluation.measures.sweeps import Sweeps, Units, independent
 
 _GRID: Array = np.arange(1, 101).astype(np.float64)
 Rows = NDArray[np.int64]
@@ -69,13 +69,26 @@ def _halves(rows: int) -> tuple[Rows, Rows]:
 def _cross_fitted(
     sweep: Sweeps, halves: tuple[Rows, Rows], luck: tuple[int, int] | None
 ) -> tuple[Array, Array]:
-    """Gains and regrets by value; with `luck`, of a resample within each half."""
+    """Gains and regrets by value; with `luck`, of a resample of the units."""
     if luck is not None:
-        rng = np.random.default_rng(luck)
-        halves = (rng.choice(halves[0], len(halves[0])), rng.choice(halves[1], len(halves[1])))
+        halves = _resampled(halves, independent(sweep.queries), np.random.default_rng(luck))
     curves = [_on_grid(sweep, half) for half in halves]
     found = [_deviations(*pair) for pair in ((curves[0], curves[1]), (curves[1], curves[0]))]
     return (found[0][0] + found[1][0]) / 2, (found[0][1] + found[1][1]) / 2
+
+
+def _resampled(
+    halves: tuple[Rows, Rows], units: Units, rng: np.random.Generator
+) -> tuple[Rows, Rows]:
+    """The rows of both halves in units drawn with replacement, until both have some."""
+    different = np.unique(units)
+    while True:
+        drawn = rng.choice(different, len(different))
+        first, second = (
+            np.concatenate([half[units[half] == unit] for unit in drawn]) for half in halves
+        )
+        if len(first) and len(second):
+            return first, second
 
 
 def _deviations(choosing: tuple[Array, Array], judging: tuple[Array, Array]) -> tuple[Array, Array]:

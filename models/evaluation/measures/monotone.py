@@ -8,8 +8,14 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 from scipy.stats import rankdata
 
-from models.evaluation.measures.bootstrap import Array, Estimate, estimate, resampled_means
-from models.evaluation.measures.sweeps import Curve, curve
+from models.evaluation.measures.bootstrap import (
+    RESAMPLES,
+    Array,
+    Estimate,
+    estimate,
+    resampled_means,
+)
+from models.evaluation.measures.sweeps import Curve, Units, by_unit, curve, independent
 
 _SIGNIFICANCE = 0.05
 
@@ -34,7 +40,9 @@ class Monotonicity:
     over the bids of what the isotonic fit has to move, relative to the sum of the curve (0:
     monotone as it is). decrease: the largest one, from any bid to any higher one; decrease_p: how
     often noise around a curve that does not fall shows as large a one. gain: mean of the upper
-    third of bids less the lower third's.
+    third of bids less the lower third's. ads: how many were swept; falling: of how many the
+    response falls with the bid, by Spearman's rho of its own rows, at 5 % for all ads together
+    (permutation tests, Holm's correction).
     """
 
     curve: Curve
@@ -44,11 +52,16 @@ class Monotonicity:
     decrease: float
     decrease_p: float
     gain: Estimate
+    ads: int
+    falling: int
     verdict: BidResponse
 
 
-def monotonicity(bids: Array, responses: Array, seed: int) -> Monotonicity:
-    """responses: shape (rows, bids), rows resampled whole; at least two rows and three bids."""
+def monotonicity(bids: Array, rows: Array, queries: Units, seed: int) -> Monotonicity:
+    """rows: of responses, shape (rows, bids); at least two, of at least three bids. queries: shape
+    (rows,); in each the bid of one ad is swept, and its rows are resampled together."""
+    units = independent(queries)
+    responses = by_unit(rows, units)
     means = responses.mean(axis=0)
     fitted = isotonic_regression(means).x
     total = means.sum()
@@ -63,12 +76,14 @@ def monotonicity(bids: Array, responses: Array, seed: int) -> Monotonicity:
     decrease_p = _decrease_p(responses, decrease, seed)
     return Monotonicity(
         curve=curve(bids, responses, seed),
-        spearman=_spearman(bids, responses, seed),
+        spearman=_spearman(bids, rows, units, seed),
         pooled_spearman=estimate(responses, partial(_rank_correlations, bids), seed),
         violation=float(np.abs(means - fitted).sum() / total) if total > 0 else 0.0,
         decrease=decrease,
         decrease_p=decrease_p,
         gain=gain,
+        ads=len(np.unique(queries)),
+        falling=_falling(bids, rows, queries, seed),
         verdict=_verdict(gain, decrease_p),
     )
 
@@ -104,13 +119,31 @@ def _rank_correlations(bids: Array, curves: Array) -> Array:
     return rho
 
 
-def _spearman(bids: Array, responses: Array, seed: int) -> Estimate:
+def _falling(bids: Array, rows: Array, queries: Units, seed: int) -> int:
+    """In how many queries the mean response falls with the bid, significantly.
+
+    Were bids without effect, each row's responses could stand at any bid.
+    """
+    rng = np.random.default_rng(seed)
+    p_values = []
+    for query in np.unique(queries):
+        own = rows[queries == query]
+        rho = float(_rank_correlations(bids, own.mean(axis=0, keepdims=True))[0])
+        shuffled = rng.permuted(np.broadcast_to(own, (RESAMPLES, *own.shape)), axis=2)
+        chance = _rank_correlations(bids, shuffled.mean(axis=1))
+        p_values.append((1 + (chance <= rho + 1e-12).sum()) / (1 + RESAMPLES))
+    limits = _SIGNIFICANCE / np.arange(len(p_values), 0, -1)
+    is_beyond = np.sort(p_values) >= limits
+    return int(is_beyond.argmax()) if is_beyond.any() else len(p_values)
+
+
+def _spearman(bids: Array, responses: Array, units: Units, seed: int) -> Estimate:
     """Between all bids and responses; within rows, so that levels of queries do not count."""
     ranks = np.apply_along_axis(rankdata, 1, responses)
     ranks -= ranks.mean(axis=1, keepdims=True)
     bid_ranks = rankdata(bids) - (len(bids) + 1) / 2
     # Rows that never change have no ranks; they count as 0, as they should.
-    rows = np.stack([ranks @ bid_ranks, (ranks**2).sum(axis=1)], axis=1)
+    rows = by_unit(np.stack([ranks @ bid_ranks, (ranks**2).sum(axis=1)], axis=1), units)
     scale = float((bid_ranks**2).sum())
 
     def correlation(means: Array) -> Array:

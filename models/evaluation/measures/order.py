@@ -1,4 +1,8 @@
-"""Whether a place in the list of candidates can be told from what is shown."""
+"""Whether a place in the request's list of candidates can be told from what is shown.
+
+Mechanisms that write under the contract list candidates in an order that the request's does not
+move (`models.contract.order`): for them that must come out as nothing at all.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +33,7 @@ class OrderEffect(StrEnum):
 class OrderFreeness:
     """by_place: share of answers that show the ad at each place, shape (places,).
 
-    early_advantage: exposure in the list's first half less that in its second, of the same ads.
+    early_advantage: exposure in the request's first half less that in its second, of the same ads.
     p_value: how often exposures shuffled over the orders spread as far over the places.
     """
 

@@ -24,7 +24,7 @@ class Targeting:
 
 
 def targeting(records: Sequence[Record], seed: int) -> Targeting:
-    """records: one mechanism's, each of an auction of its own."""
+    """records: one mechanism's, each of an auction of its own, of queries whose fit is known."""
     fits = [(one, _fitting(one)) for one in records]
     return Targeting(
         fitting_shown=_share([_shows(one, ads) for one, ads in fits if ads], seed),
@@ -36,8 +36,8 @@ def targeting(records: Sequence[Record], seed: int) -> Targeting:
 
 
 def _fitting(one: Record) -> list[Bidder]:
-    """The bidders that serve the query. None does where its category is unknown: in a world of
-    known categories, that means that no ad is meant for it."""
+    """The bidders that serve the query: none where it has no category, since no ad is meant for
+    it then."""
     return [b for b in one.bidders if one.category is not None and b.category == one.category]
 
 

@@ -33,7 +33,8 @@ def write_report(directory: Path) -> tuple[Path, Path]:
         )
     manifest = read_manifest(directory)
     config = manifest["config"]
-    analysis = analyse(records, config["mechanisms"], config["beta"])
+    is_fit_known = manifest.get("is_fit_known", True)
+    analysis = analyse(records, config["mechanisms"], config["beta"], is_fit_known=is_fit_known)
     html, markdown = directory / HTML, directory / MARKDOWN
     html.write_text(as_html(analysis, manifest, len(records)), encoding="utf-8")
     markdown.write_text(as_markdown(analysis), encoding="utf-8")

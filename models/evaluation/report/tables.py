@@ -94,9 +94,9 @@ def _earnings(analysis: Analysis) -> Table:
 
 def _reader(analysis: Analysis) -> Table:
     def row(one: MechanismResults) -> tuple[str, ...] | None:
-        if (found := one.efficiency) is None or one.targeting is None:
+        if (found := one.efficiency) is None:
             return None
-        plain = one.against_no_ads
+        plain, right = one.against_no_ads, one.targeting
         return (
             one.name,
             shown(found.ads),
@@ -104,14 +104,14 @@ def _reader(analysis: Analysis) -> Table:
             shown(found.faults),
             shown(found.similarity),
             shown(plain.similarity_difference if plain else None),
-            shown(one.targeting.fitting_shown, is_share=True),
-            shown(one.targeting.better_shown, is_share=True),
-            shown(one.targeting.none_shown, is_share=True),
+            shown(right.fitting_shown if right else None, is_share=True),
+            shown(right.better_shown if right else None, is_share=True),
+            shown(right.none_shown if right else None, is_share=True),
         )
 
     note = (
         "Per answer. CTR: clicks per ad shown. Similarity: of the answer without its ads to an "
-        "ad-free answer of the same model; that of no-ads is two ad-free answers', the yardstick. "
+        "ad-free answer of the unaligned model; that of no-ads is two of those, the yardstick. "
         "Fitting shown: where some candidate fits. Better shown: the one of higher bid × click "
         "probability, where two fit. None shown: where none fits."
     )
@@ -151,6 +151,7 @@ def _bids(analysis: Analysis) -> Table:
             *_response(one),
             shown(one.clicks.pooled_spearman) if one.clicks else _NOTHING,
             one.clicks.verdict if one.clicks else _NOTHING,
+            f"{one.clicks.falling} of {one.clicks.ads}" if one.clicks else _NOTHING,
             f"{_number(one.jumps.jump)} / {_number(one.jumps.limit)}" if one.jumps else _NOTHING,
             one.jumps.verdict if one.jumps else _NOTHING,
             shown(one.order.early_advantage) if one.order else _NOTHING,
@@ -159,14 +160,15 @@ def _bids(analysis: Analysis) -> Table:
 
     note = (
         "One ad's bid from 1 to 100, all else equal. Spearman: of the bid with single exposures, "
-        "and with mean clicks. Gain: exposure at the upper third of bids "
-        "less that at the lower. Decrease: the largest, and the chance of as large a one from "
-        "noise. Jump: the largest in the fine sweep / the smallest that could be told from noise. "
-        "Early: exposure in the first half of the candidate list less that in the second."
+        "and with mean clicks. Gain: exposure at the upper third of bids less that at the lower. "
+        "Decrease: the largest, and the chance of as large a one from noise. Falling: ads whose "
+        "own clicks fall with the bid, significantly. Jump: the largest in the fine sweep / the "
+        "smallest that could be told from noise. Early: exposure in the first half of the "
+        "request's list less that in the second; what the prompt lists first is drawn by bids."
     )
     columns = (
         *("mechanism", "Spearman", "gain", "decrease (p)", "exposure"),
-        *("Spearman of mean clicks", "clicks"),
+        *("Spearman of mean clicks", "clicks", "falling"),
         *("jump / limit", "continuity", "early", "order"),
     )
     return Table("Bids and order", note, columns, _rows(analysis, row))

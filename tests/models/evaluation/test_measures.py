@@ -121,7 +121,9 @@ class TestMonotone:
         bids = np.arange(11.0)
         rng = np.random.default_rng(5)
         verdicts = [
-            monotonicity(bids, (rng.random((40, 11)) < 0.3).astype(float), seed=number).verdict
+            monotonicity(
+                bids, (rng.random((40, 11)) < 0.3).astype(float), np.arange(40), seed=number
+            ).verdict
             for number in range(100)
         ]
         assert verdicts.count(BidResponse.FALLS) <= 10
@@ -129,7 +131,7 @@ class TestMonotone:
 
     def test_the_rank_correlation_is_that_of_a_perfect_order(self) -> None:
         bids = np.arange(11.0)
-        found = monotonicity(bids, np.tile(bids / 10, (5, 1)), seed=1)
+        found = monotonicity(bids, np.tile(bids / 10, (5, 1)), np.arange(5), seed=1)
         assert found.spearman.value == pytest.approx(1)
         assert found.pooled_spearman.value == pytest.approx(1)
         assert found.violation == found.decrease == 0
@@ -137,16 +139,47 @@ class TestMonotone:
     def test_answers_that_are_shown_or_not_still_have_a_mean_that_rises(self) -> None:
         bids = np.arange(11.0)
         shown = np.random.default_rng(5).random((2_000, 11)) < 0.2 + bids / 20
-        found = monotonicity(bids, shown.astype(float), seed=1)
+        found = monotonicity(bids, shown.astype(float), np.arange(2_000) // 20, seed=1)
         assert found.spearman.value < 0.7
         assert found.pooled_spearman.low > 0.95
 
     def test_a_mean_without_any_order_is_told_from_a_rising_one(self) -> None:
         bids = np.arange(11.0)
         shown = np.random.default_rng(5).random((200, 11)) < 0.5
-        found = monotonicity(bids, shown.astype(float), seed=1).pooled_spearman
+        found = monotonicity(bids, shown.astype(float), np.arange(200), seed=1).pooled_spearman
         assert found.low < 0 < found.high
-        assert monotonicity(bids, np.zeros((5, 11)), seed=1).pooled_spearman.value == 0
+        flat = monotonicity(bids, np.zeros((5, 11)), np.arange(5), seed=1)
+        assert flat.pooled_spearman.value == 0
+
+    def test_repeats_of_a_query_are_no_further_queries(self) -> None:
+        bids, rng = np.arange(11.0), np.random.default_rng(7)
+        queries = np.repeat(np.arange(12), 4)
+        likely = rng.random(12)[:, None] * bids / 10  # queries differ, their repeats hardly
+        rows = (rng.random((48, 11)) * 0.1 < np.repeat(likely, 4, axis=0) - 0.3).astype(float)
+        apart = monotonicity(bids, rows, np.arange(48), seed=1).gain
+        together = monotonicity(bids, rows, queries, seed=1).gain
+
+        assert together.value == pytest.approx(apart.value)
+        assert together.high - together.low > 1.5 * (apart.high - apart.low)
+
+    def test_one_ad_that_falls_among_many_that_rise_is_found(self) -> None:
+        bids, queries = np.arange(11.0), np.repeat(np.arange(12), 3)
+        rows = np.tile(bids >= 5, (36, 1)).astype(float)
+        assert monotonicity(bids, rows, queries, seed=1).falling == 0
+        rows[:3] = rows[:3, ::-1]
+        found = monotonicity(bids, rows, queries, seed=1)
+
+        assert (found.falling, found.ads, found.verdict) == (1, 12, BidResponse.RISES)
+
+    def test_ads_that_only_noise_moves_do_not_fall(self) -> None:
+        bids, rng = np.arange(11.0), np.random.default_rng(9)
+        queries = np.repeat(np.arange(24), 3)
+        found = [
+            monotonicity(bids, (rng.random((72, 11)) < 0.4).astype(float), queries, seed=n).falling
+            for n in range(20)
+        ]
+
+        assert sum(count > 0 for count in found) <= 4
 
 
 class TestContinuous:

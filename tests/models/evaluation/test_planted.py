@@ -84,7 +84,9 @@ class Found:
 
     @property
     def response(self) -> BidResponse:
-        return monotonicity(self.sweep.bids, self.sweep.exposures, seed=1).verdict
+        return monotonicity(
+            self.sweep.bids, self.sweep.exposures, self.sweep.queries, seed=1
+        ).verdict
 
     @property
     def continuity(self) -> Continuity:

@@ -102,7 +102,7 @@ class TestDraw:
             assert sum(ad.ad_id in near for ad in auction.ads) == 4
 
     def test_more_candidates_than_ads_are_refused(self, world: World) -> None:
-        with pytest.raises(ValueError, match="101 candidates of 100 ads"):
+        with pytest.raises(ValueError, match="101 candidates; the world has 100 ads"):
             draw_auctions(world, Split.TEST, 1, 1, AuctionOptions(candidates=101))
 
     def test_a_split_without_queries_is_refused(self, ads: tuple[Ad, ...]) -> None:

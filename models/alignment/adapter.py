@@ -1,6 +1,7 @@
 """A LoRA adapter in training: bfloat16 in the model, float32 in the optimiser."""
 
 import os
+import shutil
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -59,9 +60,8 @@ class AdapterTrainer:
         return float(norm)
 
     def save(self, directory: Path, step: int) -> None:
-        """Put adapter and optimiser at `directory`, whole or not at all."""
+        """Put what `resume` takes up at `directory`, whole or not at all."""
         directory.mkdir(parents=True, exist_ok=True)
-        self.model.save_pretrained(directory / "adapter")
         partial = directory / ".state.partial"
         state = {
             "step": step,
@@ -70,6 +70,15 @@ class AdapterTrainer:
         }
         torch.save(state, partial)
         os.replace(partial, directory / "state.pt")
+
+    def finish(self, directory: Path) -> None:
+        """Put the adapter at `directory`, whole or not at all: that it is there says that the
+        training has come to its end."""
+        partial, adapter = directory / "adapter.partial", directory / "adapter"
+        shutil.rmtree(partial, ignore_errors=True)
+        self.model.save_pretrained(partial)
+        shutil.rmtree(adapter, ignore_errors=True)
+        os.replace(partial, adapter)
 
     def resume(self, directory: Path) -> int:
         """Take up what `save` left at `directory`; return its step, 0 where there is nothing."""

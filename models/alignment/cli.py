@@ -3,6 +3,8 @@
 Everything heavy is imported by the commands that need it.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,18 +51,19 @@ def align_all(
 
     llm-auction align all --run state/alignment --preset small
     """
-    pipeline = _pipeline(run_dir, preset, catalogue or ctx.obj, state_dir)
-    pipeline.warm_start()
-    for epoch in range(1, pipeline.run.preset.epochs + 1):
-        pipeline.pctr(epoch)
-        pipeline.dpo(epoch)
-    model = pipeline.servable()
+    with _pipeline(run_dir, preset, catalogue or ctx.obj, state_dir) as pipeline:
+        epochs = pipeline.run.preset.epochs
+        pipeline.warm_start()
+        for epoch in range(1, epochs + 1):
+            pipeline.pctr(epoch)
+            pipeline.dpo(epoch)
+        model = pipeline.servable()
     measured = run_dir / "evaluation"
     console.print(
         f"[green]Done:[/] {model}\n"
         f"Measure it: llm-auction evaluate run --quick --aligned {model} --out {measured}\n"
         f"            llm-auction evaluate report --run {measured}\n"
-        f"Its card:   llm-auction align card --run {run_dir} --epochs {pipeline.run.preset.epochs}"
+        f"Its card:   llm-auction align card --run {run_dir} --epochs {epochs}"
         f" --evaluation {measured}",
         soft_wrap=True,  # commands are to be pasted
     )
@@ -75,7 +78,8 @@ def warm_start(
     state_dir: StateDir = Path("state"),
 ) -> None:
     """Teach the marker and the choice on the base model's own answers with ads woven in."""
-    _pipeline(run_dir, preset, catalogue or ctx.obj, state_dir).warm_start()
+    with _pipeline(run_dir, preset, catalogue or ctx.obj, state_dir) as pipeline:
+        pipeline.warm_start()
 
 
 @app.command()
@@ -88,7 +92,8 @@ def pctr(
     state_dir: StateDir = Path("state"),
 ) -> None:
     """An epoch's reward phase: sample answers, simulate clicks, fit and assess the click model."""
-    _pipeline(run_dir, preset, catalogue or ctx.obj, state_dir).pctr(epoch)
+    with _pipeline(run_dir, preset, catalogue or ctx.obj, state_dir) as pipeline:
+        pipeline.pctr(epoch)
 
 
 @app.command()
@@ -101,7 +106,8 @@ def sample(
     state_dir: StateDir = Path("state"),
 ) -> None:
     """Draw an epoch's answers for the policy phase, constrained as the service constrains them."""
-    found = _pipeline(run_dir, preset, catalogue or ctx.obj, state_dir).preferences(epoch)
+    with _pipeline(run_dir, preset, catalogue or ctx.obj, state_dir) as pipeline:
+        found = pipeline.preferences(epoch)
     console.print(f"{len(found)} auctions with a winner and losers")
 
 
@@ -115,7 +121,8 @@ def dpo(
     state_dir: StateDir = Path("state"),
 ) -> None:
     """An epoch's policy phase: learn winners from losers."""
-    _pipeline(run_dir, preset, catalogue or ctx.obj, state_dir).dpo(epoch)
+    with _pipeline(run_dir, preset, catalogue or ctx.obj, state_dir) as pipeline:
+        pipeline.dpo(epoch)
 
 
 @app.command()
@@ -131,11 +138,15 @@ def ship(
 
     llm-auction align ship models/weights/SmolLM2-135M-Instruct-auction --run state/alignment
     """
+    from models.alignment.run import RunError
     from models.alignment.shipping import Aligned
     from models.alignment.shipping import ship as write
 
     run = _run(run_dir, preset, catalogue or ctx.obj)
-    adapter = run.adapter_before(epochs + 1)
+    try:
+        adapter = run.adapter_before(epochs + 1)
+    except RunError as error:
+        raise typer.BadParameter(str(error), param_hint="--run") from error
     if adapter is None:
         raise typer.BadParameter(f"{run_dir} has no adapter after {epochs} epochs")
     layout = run.preset.warm_start.examples.layout
@@ -201,14 +212,19 @@ def _run(directory: Path, preset: str, catalogue: Path | None) -> "Run":
         raise typer.BadParameter(str(error), param_hint="--run") from error
 
 
-def _pipeline(directory: Path, preset: str, catalogue: Path | None, state_dir: Path) -> "Pipeline":
+@contextmanager
+def _pipeline(
+    directory: Path, preset: str, catalogue: Path | None, state_dir: Path
+) -> "Iterator[Pipeline]":
+    """The run's stages; what keeps one from being run is told in a line."""
     run = _run(directory, preset, catalogue)
     prepare_process()
     from models.alignment.pipeline import Pipeline
+    from models.alignment.run import RunError
     from models.provision import ProvisionError
 
     try:
-        return Pipeline.of(run, state_dir / "models")
-    except ProvisionError as error:
-        console.print(f"[bold red]Not started:[/] {error}")
+        yield Pipeline.of(run, state_dir / "models")
+    except (ProvisionError, RunError) as error:
+        console.print(f"[bold red]Stopped:[/] {error}")
         raise typer.Exit(1) from error

@@ -6,6 +6,7 @@ for models that train on GPUs.
 """
 
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from models.alignment.adapter import AdapterTrainer
 from models.alignment.examples import auction_prompt
-from models.alignment.journal import append_row, open_for_rows
+from models.alignment.journal import append_row, keep_rows, open_for_rows
 from models.alignment.packing import Run, Target, Tree, target_log_probs
 from models.alignment.preferences import Preference
 from models.contract.prompt import Layout
@@ -68,13 +69,15 @@ def preference_loss(margins: Tensor, beta: float, kind: PreferenceLoss) -> Tenso
 def preference_tree(
     preference: Preference, prompts: PromptTokenizer, tokenizer: Any, options: DpoOptions
 ) -> Tree:
-    """The prompt, then the winner's answer and the losers', each with all its tokens as targets."""
+    """The prompt, then the winner's answer and the losers', each with all its tokens as targets;
+    its end is one where the model chose it."""
     prompt = prompts.encode(auction_prompt(options.layout, preference.auction))
     tree = Tree()
     root = tree.add(Run(tuple(prompt)))
     for scored in (preference.winner, *preference.losers[-options.pairs :]):
         tokens = tokenizer(scored.reading.answer, add_special_tokens=False)["input_ids"]
-        tokens = [*tokens, tokenizer.eos_token_id]
+        if scored.is_whole:
+            tokens = [*tokens, tokenizer.eos_token_id]
         tree.add(Run(tuple(tokens), root, tuple(Target(i) for i in range(len(tokens)))))
     return tree
 
@@ -109,9 +112,9 @@ def train_on_preferences(
         order[start : start + options.auctions_per_step]
         for start in range(0, len(order), options.auctions_per_step)
     ]
-    if not steps:
-        trainer.save(run_dir, 0)
-    for step in range(trainer.resume(run_dir), len(steps)):
+    begin = trainer.resume(run_dir)
+    keep_rows(metrics, lambda row: row["step"] <= begin)
+    for step in range(begin, len(steps)):
         started = time.monotonic()
         losses, wins = [], []
         for index in steps[step]:
@@ -138,6 +141,7 @@ def train_on_preferences(
         if (step + 1) % 10 == 0 or step + 1 == len(steps):
             trainer.save(run_dir, step + 1)
         progress(step + 1)
+    trainer.finish(run_dir)
 
 
 def _references(trainer: AdapterTrainer, trees: Sequence[Tree], run_dir: Path) -> list[Tensor]:
@@ -148,7 +152,9 @@ def _references(trainer: AdapterTrainer, trees: Sequence[Tree], run_dir: Path) -
         return kept
     with torch.no_grad():
         references = [answer_log_probs(trainer.model, tree) for tree in trees]
-    torch.save(references, path)
+    partial = path.with_suffix(".partial")
+    torch.save(references, partial)
+    os.replace(partial, path)
     return references
 
 

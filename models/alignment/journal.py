@@ -1,6 +1,8 @@
 """Files of JSON lines that a run appends to, and that a kill may cut off anywhere."""
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,6 +25,18 @@ def open_for_rows(path: Path) -> TextIO:
             with path.open("r+b") as file:
                 file.truncate(whole)
     return path.open("a", encoding="utf-8")
+
+
+def keep_rows(path: Path, is_kept: Callable[[dict[str, Any]], bool]) -> None:
+    """Leave in `path` the rows that `is_kept` says true of, all at once."""
+    rows = read_rows(path)
+    if all(map(is_kept, rows)):
+        return
+    partial = path.with_suffix(".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        for row in filter(is_kept, rows):
+            append_row(file, row)
+    os.replace(partial, path)
 
 
 def append_row(file: TextIO, row: dict[str, Any]) -> None:

@@ -16,8 +16,9 @@ from models.alignment import stages
 from models.alignment.pctr import PctrModel
 from models.alignment.pctr_report import report
 from models.alignment.preferences import Preference
-from models.alignment.run import Run
+from models.alignment.run import Run, RunError
 from models.alignment.shipping import servable_policy
+from models.contract.prompt import context_tokens
 from models.engine.interface import Engine
 from models.provision import provision
 from models.simulation.click_model import ClickModel
@@ -37,10 +38,16 @@ class Pipeline:
         self._world = build_world(read_ads(run.catalogue).good, run.preset.world)
         self._encoder = MiniLmEncoder()
         self._users = ClickModel(self._encoder)
+        wanted = run.preset.auction.candidates
+        if len(self._world.ads) < wanted:
+            raise RunError(
+                f"{run.catalogue} has {len(self._world.ads)} ads; an auction has {wanted} of them"
+            )
 
     @classmethod
     def of(cls, run: Run, models_dir: Path) -> Self:
-        """Make the base model servable in `models_dir`. Raises ProvisionError."""
+        """Make the base model servable in `models_dir`. Raises ProvisionError, and RunError for a
+        catalogue that is too small."""
         return cls(run, Path(provision(run.preset.base, models_dir, console.print).path))
 
     def warm_start(self) -> None:
@@ -53,12 +60,22 @@ class Pipeline:
         with self._stage("warm start", self.run.preset.warm_start.steps) as progress:
             stages.warm_start(self.run, self._world, str(self._base), self._tokenizer(), progress)
 
-    def pctr(self, epoch: int) -> PctrModel:
-        """The click model of `epoch`; the figures of its fit are kept and printed."""
+    def pctr(self, epoch: int) -> PctrModel | None:
+        """The click model of `epoch`; the figures of its fit are kept and printed.
+
+        None where clicks are too few to fit and assess one, and rewards do not need it; RunError
+        where they do.
+        """
         total = self.run.preset.auctions * self.run.preset.reward_samples
         with self._stage(f"epoch {epoch}: reward phase", total) as progress:
             showings = asyncio.run(self._reward_phase(epoch, progress))
-        model, quality = stages.fit_pctr(showings, self._encoder, self.run)
+        try:
+            model, quality = stages.fit_pctr(showings, self._encoder, self.run)
+        except ValueError as unfit:
+            if self.run.preset.has_learned_clicks:
+                raise RunError(f"No click model of epoch {epoch}: {unfit}") from unfit
+            console.print(f"No click model of epoch {epoch}: {unfit}")
+            return None
         report(quality, self.run.epoch(epoch) / "pctr")
         console.print(
             f"pCTR on held-out users: AUC {quality.auc:.3f}, log-loss {quality.log_loss:.3f} "
@@ -76,61 +93,68 @@ class Pipeline:
         found = self.preferences(epoch)
         steps = -(-len(found) // self.run.preset.dpo.auctions_per_step)
         with self._stage(f"epoch {epoch}: policy phase, training", steps) as progress:
-            stages.train_policy(
-                self.run, found, str(self._base), self._tokenizer(), epoch, progress
-            )
+            base, policy = str(self._base), str(self._policy(epoch))
+            stages.train_policy(self.run, found, base, policy, self._tokenizer(), epoch, progress)
 
     def servable(self) -> Path:
         """What the run has come to, as a model that can be served and measured."""
-        epochs = self.run.preset.epochs
-        return self._made(self.run.adapter_before(epochs + 1), self.run.directory / "model")
+        return self._made(self.run.preset.epochs + 1, self.run.directory / "model")
 
     @contextmanager
     def _stage(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
         with _bar(name, total) as progress, self.run.timed(name):
             yield progress
 
+    @asynccontextmanager
+    async def _engine(self, path: Path) -> AsyncIterator[Engine]:
+        from models.engine.vllm import VllmEngine, VllmOptions
+
+        preset = self.run.preset
+        longest = max(preset.answer_tokens, preset.sampling.sampling.max_tokens)
+        options = VllmOptions(max_model_len=context_tokens(preset.auction.candidates, longest))
+        model = provision(str(path), path.parent, console.print)
+        engine = await VllmEngine.start(model, options=options, progress=console.print)
+        try:
+            yield engine
+        finally:
+            await engine.close()
+
     def _tokenizer(self) -> Any:
         return stages.servable_tokenizer(self._base)
 
     async def _answer(self, progress: Callable[[int], None]) -> None:
-        async with _engine(self._base) as engine:
+        async with self._engine(self._base) as engine:
             await stages.answer_questions(self.run, self._world, engine, progress)
 
     async def _reward_phase(self, epoch: int, progress: Callable[[int], None]) -> Any:
-        async with _engine(self._policy(epoch)) as engine:
+        async with self._engine(self._policy(epoch)) as engine:
             return await stages.reward_phase(
                 self.run, self._world, self._users, engine, epoch, progress
             )
 
     async def _policy_phase(self, model: Any, epoch: int, progress: Callable[[int], None]) -> Any:
-        async with _engine(self._policy(epoch)) as engine:
+        async with self._engine(self._policy(epoch)) as engine:
             return await stages.policy_phase(
                 self.run, self._world, self._users, model, engine, epoch, progress
             )
 
     def _policy(self, epoch: int) -> Path:
         """The servable policy that `epoch` samples from."""
-        return self._made(self.run.adapter_before(epoch), self.run.epoch(epoch) / "policy")
+        return self._made(epoch, self.run.epoch(epoch) / "policy")
 
-    def _made(self, adapter: Path | None, target: Path) -> Path:
-        if adapter is None:
+    def _made(self, epoch: int, target: Path) -> Path:
+        """What was trained before `epoch`, servable: at `target` where that has to be made."""
+        trained = self.run.trained_before(epoch)
+        if trained is None:
             return self._base
+        if trained.name == "model":
+            return trained
+        # TRL trains a new adapter on each epoch's policy; without it, one adapter is trained on
+        is_stacked = self.run.preset.trl is not None and epoch > 1
         target.parent.mkdir(parents=True, exist_ok=True)
-        return servable_policy(self._base, adapter, target)
-
-
-@asynccontextmanager
-async def _engine(path: Path) -> AsyncIterator[Engine]:
-    from models.engine.vllm import VllmEngine, VllmOptions
-
-    model = provision(str(path), path.parent, console.print)
-    options = VllmOptions(max_model_len=4096, kv_cache_gib=1.0)
-    engine = await VllmEngine.start(model, options=options, progress=console.print)
-    try:
-        yield engine
-    finally:
-        await engine.close()
+        return servable_policy(
+            self._policy(epoch - 1) if is_stacked else self._base, trained, target
+        )
 
 
 @contextmanager

@@ -32,7 +32,7 @@ _PACKAGES = ("torch", "transformers", "peft", "trl")
 
 
 class RunError(Exception):
-    """The directory holds another run; the message says what differs."""
+    """The directory holds another run, or less of one than is needed; the message says what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +58,24 @@ class Run:
     def epoch(self, number: int) -> Path:
         return self.directory / f"epoch-{number}"
 
+    def trained_before(self, epoch: int) -> Path | None:
+        """What the training before `epoch` (1, 2, ...) has left: a directory `adapter`, or `model`
+        where all parameters were trained; None for the base itself, before the first epoch of a
+        run without a warm start. Raises RunError where that training has not come to its end."""
+        if epoch == 1 and not self.preset.answers:
+            return None
+        stage = self.warm_start if epoch == 1 else self.epoch(epoch - 1) / "dpo"
+        for name in ("adapter", "model"):
+            if (stage / name).is_dir():
+                return stage / name
+        raise RunError(f"The training at {stage} has not come to its end: run that stage first")
+
     def adapter_before(self, epoch: int) -> Path | None:
-        """What the policy of `epoch` (1, 2, ...) is made of: the adapter that came before it."""
-        before = self.warm_start if epoch == 1 else self.epoch(epoch - 1) / "dpo"
-        adapter = before / "adapter"
-        return adapter if adapter.exists() else None
+        """The adapter that `trained_before` finds. Raises RunError for a whole model."""
+        trained = self.trained_before(epoch)
+        if trained is not None and trained.name != "adapter":
+            raise RunError(f"{trained} is a whole model, which is served and shipped as it is")
+        return trained
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

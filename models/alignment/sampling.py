@@ -30,13 +30,21 @@ class SamplingOptions:
     is_constrained: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """An answer. is_whole: the model ended it, not the limit on its length."""
+
+    reading: Reading
+    is_whole: bool
+
+
 async def sample(
     engine: Engine,
     auctions: Sequence[Auction],
     options: SamplingOptions,
     path: Path,
     progress: Callable[[int], None] = lambda done: None,
-) -> list[list[Reading]]:
+) -> list[list[Sampled]]:
     """Return `per_auction` answers to each auction, in order, read.
 
     Each is appended to `path` when it is finished and is not drawn again by a later call;
@@ -55,24 +63,27 @@ async def sample(
 
         async def draw(auction: Auction, number: int) -> None:
             async with gate:
-                text = await _generate(engine, auction, number, options)
-            kept[auction.auction_id, number] = text
-            append_row(file, {"auction": auction.auction_id, "number": number, "answer": text})
+                text, is_whole = await _generate(engine, auction, number, options)
+            kept[auction.auction_id, number] = text, is_whole
+            row = {"auction": auction.auction_id, "number": number}
+            append_row(file, row | {"answer": text, "is_whole": is_whole})
             progress(len(kept))
 
         await asyncio.gather(*(draw(auction, number) for auction, number in wanted))
+
+    def sampled(auction: Auction, number: int) -> Sampled:
+        text, is_whole = kept[auction.auction_id, number]
+        return Sampled(read(text, [ad.marked for ad in auction.ads], options.max_ads), is_whole)
+
     return [
-        [
-            read(
-                kept[auction.auction_id, number], [ad.marked for ad in auction.ads], options.max_ads
-            )
-            for number in range(options.per_auction)
-        ]
-        for auction in auctions
+        [sampled(auction, number) for number in range(options.per_auction)] for auction in auctions
     ]
 
 
-async def _generate(engine: Engine, auction: Auction, number: int, options: SamplingOptions) -> str:
+async def _generate(
+    engine: Engine, auction: Auction, number: int, options: SamplingOptions
+) -> tuple[str, bool]:
+    """The answer, and whether the model ended it."""
     markers = [ad.marked for ad in auction.ads]
     generation = Generation(
         f"{auction.auction_id}-{number}",
@@ -80,12 +91,15 @@ async def _generate(engine: Engine, auction: Auction, number: int, options: Samp
         replace(options.sampling, seed=derived_seed("sample", auction.seed, number)),
         grammar(markers, options.max_ads) if options.is_constrained else None,
     )
-    pieces = []
+    pieces, finish_reason = [], None
     async with aclosing(engine.generate(generation)) as chunks:
         async for chunk in chunks:
             pieces.append(chunk.text)
-    return "".join(pieces)
+            finish_reason = chunk.finish_reason
+    return "".join(pieces), finish_reason == "stop"
 
 
-def _kept(path: Path) -> dict[tuple[str, int], str]:
-    return {(row["auction"], row["number"]): row["answer"] for row in read_rows(path)}
+def _kept(path: Path) -> dict[tuple[str, int], tuple[str, bool]]:
+    return {
+        (row["auction"], row["number"]): (row["answer"], row["is_whole"]) for row in read_rows(path)
+    }

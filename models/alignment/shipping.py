@@ -59,10 +59,8 @@ def servable_policy(base: Path, adapter: Path, target: Path) -> Path:
     """
     if (target / "config.json").exists():
         return target
-    import shutil
-
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from models.lora import merge
 
@@ -70,8 +68,6 @@ def servable_policy(base: Path, adapter: Path, target: Path) -> Path:
     merge(model, adapter)
     partial = target.with_name(target.name + ".partial")
     model.to(torch.bfloat16).save_pretrained(partial)
-    for path in base.iterdir():
-        if path.name.startswith(("tokenizer", "chat_template", "special_tokens")):
-            shutil.copy(path, partial)
+    AutoTokenizer.from_pretrained(base).save_pretrained(partial)
     partial.rename(target)
     return target

@@ -18,10 +18,9 @@ from models.alignment.examples import Market, Packer
 from models.alignment.pctr import PctrFit, PctrModel, Showing, assess, fit
 from models.alignment.preferences import Preference, Scored, prefer
 from models.alignment.run import Run
-from models.alignment.sampling import sample
+from models.alignment.sampling import Sampled, sample
 from models.alignment.trl_training import train_dpo
 from models.alignment.warm_start import make_pack, train
-from models.contract.reading import Reading
 from models.engine.interface import Engine, Sampling
 from models.engine.tokens import PromptTokenizer
 from models.provision import shipped_adapter
@@ -115,12 +114,11 @@ async def reward_phase(
     auctions = epoch_auctions(run, world, epoch, "reward")
     options = replace(run.preset.sampling, per_auction=run.preset.reward_samples)
     path = run.epoch(epoch) / "reward.jsonl"
-    readings = await sample(engine, auctions, options, path, progress)
-    exposures = _exposures(auctions, readings)
-    clicks = await users.clicks(exposures)
+    shown = exposures(auctions, await sample(engine, auctions, options, path, progress))
+    clicks = await users.clicks(shown)
     return [
         Showing(exposure, click.ad_id, click.clicked)
-        for exposure, found in zip(exposures, clicks, strict=True)
+        for exposure, found in zip(shown, clicks, strict=True)
         for click in found
     ]
 
@@ -152,12 +150,15 @@ async def policy_phase(
     """
     auctions = epoch_auctions(run, world, epoch, "policy")
     path = run.epoch(epoch) / "samples.jsonl"
-    readings = await sample(engine, auctions, run.preset.sampling, path, progress)
-    exposures = _exposures(auctions, readings)
-    rewards = iter(await _rewards(run, exposures, users, pctr))
+    sampled = await sample(engine, auctions, run.preset.sampling, path, progress)
+    rewards = iter(await _rewards(run, exposures(auctions, sampled), users, pctr))
+    scored = [
+        [Scored(answer.reading, next(rewards), answer.is_whole) for answer in answers]
+        for answers in sampled
+    ]
     preferences = [
-        prefer(auction, [Scored(reading, next(rewards)) for reading in found], run.preset.delta)
-        for auction, found in zip(auctions, readings, strict=True)
+        prefer(auction, answers, run.preset.delta)
+        for auction, answers in zip(auctions, scored, strict=True)
     ]
     return [preference for preference in preferences if preference is not None]
 
@@ -166,14 +167,17 @@ def train_policy(
     run: Run,
     preferences: Sequence[Preference],
     base: str,
+    policy: str,
     tokenizer: Any,
     epoch: int,
     progress: Progress,
 ) -> None:
-    """Train the policy of `epoch` on `preferences`, by shared prefixes or with TRL."""
+    """Train the policy of `epoch` on `preferences`: its adapter on `base`, by shared prefixes; or
+    all of it, or a new adapter, with TRL."""
     options, directory = run.preset.dpo, run.epoch(epoch) / "dpo"
     if run.preset.trl is not None:
-        train_dpo(base, tokenizer, preferences, options, run.preset.trl, directory)
+        if not any((directory / name).is_dir() for name in ("adapter", "model")):
+            train_dpo(policy, tokenizer, preferences, options, run.preset.trl, directory)
         return
     prompts = PromptTokenizer(tokenizer)
     trees = [preference_tree(one, prompts, tokenizer, options) for one in preferences]
@@ -202,13 +206,12 @@ async def _rewards(
     ]
 
 
-def _exposures(
-    auctions: Sequence[Auction], readings: Sequence[Sequence[Reading]]
-) -> list[Exposure]:
+def exposures(auctions: Sequence[Auction], sampled: Sequence[Sequence[Sampled]]) -> list[Exposure]:
+    """Each answer is shown for itself: its clicks are drawn apart from the others'."""
     return [
-        Exposure(auction, reading)
-        for auction, found in zip(auctions, readings, strict=True)
-        for reading in found
+        Exposure(replace(auction, seed=derived_seed("shown", auction.seed, number)), answer.reading)
+        for auction, answers in zip(auctions, sampled, strict=True)
+        for number, answer in enumerate(answers)
     ]
 
 

@@ -5,6 +5,7 @@ Full-parameter or LoRA, several GPUs by Accelerate's own configuration (`acceler
 prompts are the contract's, as text that the model's tokenizer turns back into the served tokens.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ def train_dpo(
         peft_config=_lora(options),
     )
     trainer.train(resume_from_checkpoint=_has_checkpoint(run_dir))
-    trainer.save_model(str(run_dir / "model"))
+    _finish(trainer, options, run_dir)
 
 
 def train_grpo(
@@ -111,7 +112,7 @@ def train_grpo(
         peft_config=_lora(options),
     )
     trainer.train(resume_from_checkpoint=_has_checkpoint(run_dir))
-    trainer.save_model(str(run_dir / "model"))
+    _finish(trainer, options, run_dir)
 
 
 def prompt_text(auction: Auction, prompts: PromptTokenizer, tokenizer: Any, layout: Layout) -> str:
@@ -123,7 +124,8 @@ def prompt_text(auction: Auction, prompts: PromptTokenizer, tokenizer: Any, layo
 def preference_rows(
     preferences: Sequence[Preference], prompts: PromptTokenizer, tokenizer: Any, dpo: DpoOptions
 ) -> list[dict[str, str]]:
-    """TRL's columns, one row for each winner and loser."""
+    """TRL's columns, one row for each winner and loser that the model has ended itself: TRL ends
+    every answer, which would teach to stop in mid-sentence."""
     return [
         {
             "prompt": prompt_text(preference.auction, prompts, tokenizer, dpo.layout),
@@ -132,10 +134,13 @@ def preference_rows(
         }
         for preference in preferences
         for loser in preference.losers[-dpo.pairs :]
+        if preference.winner.is_whole and loser.is_whole
     ]
 
 
 def _shared_arguments(dpo: DpoOptions, options: TrlOptions, run_dir: Path) -> dict[str, Any]:
+    processes = int(os.environ.get("WORLD_SIZE", "1"))  # as Accelerate and torchrun set it
+    at_once = options.per_device_batch * processes
     return {
         "output_dir": str(run_dir),
         "seed": dpo.seed,
@@ -145,13 +150,21 @@ def _shared_arguments(dpo: DpoOptions, options: TrlOptions, run_dir: Path) -> di
         "num_train_epochs": dpo.passes,
         "max_steps": options.max_steps,
         "per_device_train_batch_size": options.per_device_batch,
-        "gradient_accumulation_steps": max(1, options.batch // options.per_device_batch),
+        "gradient_accumulation_steps": max(1, options.batch // at_once),
         "bf16": options.bf16,
         "save_steps": 50,
         "save_total_limit": 2,
         "logging_steps": 1,
         "report_to": "none",
     }
+
+
+def _finish(trainer: Any, options: TrlOptions, run_dir: Path) -> None:
+    """Leave what was trained, whole or not at all: an adapter, or a model."""
+    partial = run_dir / "trained.partial"
+    trainer.save_model(str(partial))
+    if trainer.is_world_process_zero():
+        os.replace(partial, run_dir / ("adapter" if options.lora_rank else "model"))
 
 
 def _lora(options: TrlOptions) -> Any:

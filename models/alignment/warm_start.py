@@ -21,7 +21,7 @@ from models.alignment.examples import (
     draw_slates,
     teach,
 )
-from models.alignment.journal import append_row, open_for_rows
+from models.alignment.journal import append_row, keep_rows, open_for_rows
 from models.alignment.packing import target_distributions, target_kinds, target_scores
 from models.simulation.randomness import generator
 
@@ -101,6 +101,7 @@ def train(
     metrics = run_dir / "metrics.jsonl"
     (run_dir / "config.json").write_text(json.dumps(asdict(options), indent=2) + "\n")
     begin = trainer.resume(run_dir)
+    keep_rows(metrics, lambda row: row["step"] <= begin)
     for step in range(begin, options.steps):
         started = time.monotonic()
         pack = next_pack(step)
@@ -124,6 +125,7 @@ def train(
         if (step + 1) % options.checkpoint_every == 0 or step + 1 == options.steps:
             trainer.save(run_dir, step + 1)
         progress(step + 1)
+    trainer.finish(run_dir)
 
 
 def _scores(trainer: AdapterTrainer, pack: Pack, shunned: Sequence[int]) -> Tensor:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from models.alignment.dpo import (
     preference_tree,
     train_on_preferences,
 )
+from models.alignment.journal import read_rows
 from models.alignment.packing import Tree
 from models.alignment.preferences import Preference, Scored
 from models.contract.markers import read
@@ -77,6 +79,18 @@ class TestLoss:
         assert found.tolist() == [2.0, -1.0]
 
 
+def test_an_answer_has_an_end_to_learn_where_the_model_chose_it(tokenizer: Any) -> None:
+    one = preferences()[0]
+    cut = replace(one, winner=replace(one.winner, is_whole=False))
+    prompts = PromptTokenizer(tokenizer)
+    whole, shorter = (
+        preference_tree(case, prompts, tokenizer, OPTIONS).runs[1] for case in (one, cut)
+    )
+
+    assert whole.tokens == (*shorter.tokens, tokenizer.eos_token_id)
+    assert len(whole.targets) == len(shorter.targets) + 1
+
+
 class TestTraining:
     def test_winners_gain_on_losers(self, base: str, trees: list[Tree], tmp_path: Path) -> None:
         trainer = AdapterTrainer(base, OPTIONS.rank, seed=1)
@@ -94,7 +108,7 @@ class TestTraining:
         self, base: str, tmp_path: Path
     ) -> None:
         trainer = AdapterTrainer(base, OPTIONS.rank, seed=1)
-        trainer.save(tmp_path / "before", 0)
+        trainer.finish(tmp_path / "before")
         train_on_preferences(trainer, [], OPTIONS, tmp_path / "run")
 
         kept = [load_file(tmp_path / name / "adapter" / ADAPTER_FILE) for name in ("before", "run")]
@@ -109,3 +123,20 @@ class TestTraining:
         train_on_preferences(AdapterTrainer(base, OPTIONS.rank, seed=1), trees, OPTIONS, run)
 
         assert (run / "metrics.jsonl").read_text() == lines
+
+    def test_a_run_killed_between_checkpoints_has_no_adapter_and_each_step_once(
+        self, base: str, trees: list[Tree], tmp_path: Path
+    ) -> None:
+        def kill(step: int) -> None:
+            if step == 11:
+                raise KeyboardInterrupt
+
+        run = tmp_path / "run"
+        trainer = AdapterTrainer(base, OPTIONS.rank, seed=1)
+        with pytest.raises(KeyboardInterrupt):
+            train_on_preferences(trainer, trees, OPTIONS, run, kill)
+        assert not (run / "adapter").exists()
+
+        train_on_preferences(AdapterTrainer(base, OPTIONS.rank, seed=1), trees, OPTIONS, run)
+        assert (run / "adapter" / ADAPTER_FILE).exists()
+        assert [row["step"] for row in read_rows(run / "metrics.jsonl")] == list(range(1, 13))

@@ -1,6 +1,6 @@
 """The winner has the highest reward; losers are worse by more than delta."""
 
-from small_market import auction
+from small_market import ADS, auction
 
 from models.alignment.preferences import Scored, prefer
 from models.contract.markers import read
@@ -37,3 +37,10 @@ def test_of_equals_the_first_wins_and_repeats_count_once() -> None:
 def test_an_empty_answer_is_never_preferred_nor_learnt_from() -> None:
     assert texts([scored("", 30.0), scored("c", 1.0)]) is None
     assert texts([scored("a", 30.0), scored("", 1.0)]) is None
+
+
+def test_an_answer_cut_off_within_a_marker_is_passed_over() -> None:
+    cut = Scored(read("Try @Mossr", [ad.marked for ad in ADS], 3), -100.0)
+
+    assert texts([scored("a", 30.0), cut, scored("c", 1.0)]) == ("a", {"c"})
+    assert texts([cut]) is None

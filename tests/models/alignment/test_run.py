@@ -38,13 +38,35 @@ def test_an_epoch_begins_with_what_the_one_before_has_trained(
     tmp_path: Path, catalogue: Path
 ) -> None:
     run = open_run(tmp_path / "run", SMALL, catalogue)
-    assert run.adapter_before(1) is None
     (run.warm_start / "adapter").mkdir(parents=True)
     (run.epoch(1) / "dpo" / "adapter").mkdir(parents=True)
 
-    assert run.adapter_before(1) == run.warm_start / "adapter"
-    assert run.adapter_before(2) == run.epoch(1) / "dpo" / "adapter"
-    assert run.adapter_before(3) is None
+    assert run.trained_before(1) == run.warm_start / "adapter"
+    assert run.trained_before(2) == run.adapter_before(2) == run.epoch(1) / "dpo" / "adapter"
+
+
+def test_a_training_that_has_not_ended_is_nothing_to_go_on_from(
+    tmp_path: Path, catalogue: Path
+) -> None:
+    run = open_run(tmp_path / "run", SMALL, catalogue)
+    (run.warm_start / "adapter.partial").mkdir(parents=True)
+
+    with pytest.raises(RunError, match="warm-start has not come to its end"):
+        run.trained_before(1)
+    with pytest.raises(RunError, match="epoch-1/dpo has not come to its end"):
+        run.trained_before(2)
+
+
+def test_without_a_warm_start_the_first_epoch_has_the_base_and_the_next_its_model(
+    tmp_path: Path, catalogue: Path
+) -> None:
+    run = open_run(tmp_path / "run", PAPER, catalogue)
+    (run.epoch(1) / "dpo" / "model").mkdir(parents=True)
+
+    assert run.trained_before(1) is None
+    assert run.trained_before(2) == run.epoch(1) / "dpo" / "model"
+    with pytest.raises(RunError, match="is a whole model"):
+        run.adapter_before(2)
 
 
 def test_the_paper_preset_is_the_sources() -> None:

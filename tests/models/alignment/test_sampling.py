@@ -9,7 +9,14 @@ from small_market import ADS, auction
 
 from models.alignment.sampling import SamplingOptions, sample
 from models.contract.grammar import grammar
-from models.engine.interface import Chunk, EngineDead, Generation, Sampling, Usage
+from models.engine.interface import (
+    Chunk,
+    EngineDead,
+    FinishReason,
+    Generation,
+    Sampling,
+    Usage,
+)
 
 OPTIONS = SamplingOptions(per_auction=2, sampling=Sampling(max_tokens=9))
 AUCTIONS = [auction(name="a"), auction(name="b")]
@@ -19,8 +26,9 @@ ANSWER = "Try @Mossrunner 3@[Ad-1], it is good."
 class FailingEngine:
     """Answers, and dies after a number of answers."""
 
-    def __init__(self, lives: int = 99) -> None:
+    def __init__(self, lives: int = 99, finish_reason: FinishReason = "stop") -> None:
         self.lives = lives
+        self.finish_reason = finish_reason
         self.generations: list[Generation] = []
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Chunk]:
@@ -28,15 +36,20 @@ class FailingEngine:
             raise EngineDead("gone")
         self.generations.append(generation)
         yield Chunk(ANSWER[:10], 1)
-        yield Chunk(ANSWER[10:], 1, "stop", Usage(1, 0, 2))
+        yield Chunk(ANSWER[10:], 1, self.finish_reason, Usage(1, 0, 2))
 
 
 async def test_answers_come_read_in_the_order_of_the_auctions(tmp_path: Path) -> None:
     engine = FailingEngine()
     found = await sample(engine, AUCTIONS, OPTIONS, tmp_path / "answers.jsonl")  # type: ignore[arg-type]
 
-    assert [len(readings) for readings in found] == [2, 2]
-    assert {seg.ad_id for readings in found for r in readings for seg in r.insertions} == {"Ad-1"}
+    assert [len(answers) for answers in found] == [2, 2]
+    assert {
+        segment.ad_id
+        for answers in found
+        for answer in answers
+        for segment in answer.reading.insertions
+    } == {"Ad-1"}
     assert len({generation.sampling.seed for generation in engine.generations}) == 2
 
 
@@ -63,7 +76,7 @@ async def test_what_was_drawn_before_a_crash_is_not_drawn_again(tmp_path: Path) 
     found = await sample(engine, AUCTIONS, OPTIONS, path)  # type: ignore[arg-type]
 
     assert len(engine.generations) == 4 - kept
-    assert all(reading.answer == ANSWER for readings in found for reading in readings)
+    assert all(answer.reading.answer == ANSWER for answers in found for answer in answers)
 
 
 async def test_a_half_written_line_spoils_no_later_one(tmp_path: Path) -> None:
@@ -75,3 +88,14 @@ async def test_a_half_written_line_spoils_no_later_one(tmp_path: Path) -> None:
 
     assert not engine.generations
     assert len([line for line in path.read_text().splitlines() if json.loads(line)]) == 4
+
+
+@pytest.mark.parametrize("finish_reason", ["stop", "length"])
+async def test_an_answer_cut_off_is_told_from_one_that_ended_now_and_later(
+    tmp_path: Path, finish_reason: FinishReason
+) -> None:
+    for _ in range(2):
+        engine = FailingEngine(finish_reason=finish_reason)
+        found = await sample(engine, AUCTIONS, OPTIONS, tmp_path / "answers.jsonl")  # type: ignore[arg-type]
+
+        assert {a.is_whole for answers in found for a in answers} == {finish_reason == "stop"}

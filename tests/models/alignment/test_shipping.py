@@ -17,16 +17,16 @@ ALIGNED = Aligned("some-base", Layout.INLINE, "a test")
 
 
 @pytest.fixture
-def base(tiny_model: Any, tmp_path: Path) -> Path:
+def base(tiny_model: Any, tokenizer: Any, tmp_path: Path) -> Path:
     tiny_model.save_pretrained(tmp_path / "base")
-    (tmp_path / "base" / "tokenizer.json").write_text("{}")
+    tokenizer.save_pretrained(tmp_path / "base")
     return tmp_path / "base"
 
 
 @pytest.fixture
 def adapter(base: Path, tmp_path: Path) -> Path:
     trainer = AdapterTrainer(str(base), rank=4, seed=1)
-    trainer.save(tmp_path / "run", step=0)
+    trainer.finish(tmp_path / "run")
     return tmp_path / "run" / "adapter"
 
 

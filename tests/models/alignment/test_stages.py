@@ -7,9 +7,12 @@ import pytest
 
 from models.alignment import stages
 from models.alignment.catalogue import load_further_questions
-from models.alignment.presets import REFINE, SMALL, Preset
+from models.alignment.presets import PAPER, REFINE, SMALL, Preset
 from models.alignment.run import Run
+from models.alignment.sampling import Sampled
+from models.contract.markers import read
 from models.provision import DEFAULT_MODEL, shipped_adapter
+from models.simulation.auctions import draw_auctions
 from models.simulation.nouns import Split
 from models.simulation.outside import read_ads
 from models.simulation.world import World, WorldOptions, build_world
@@ -72,3 +75,26 @@ def test_auctions_are_of_training_users_and_in_part_about_further_questions(
     assert len(auctions) == REFINE.auctions
     assert {auction.user.split for auction in auctions} == {Split.TRAIN}
     assert 0 < sum(auction.query.text in further for auction in auctions) < len(auctions)
+
+
+def test_answers_to_one_auction_are_clicked_independently(world: World) -> None:
+    one = draw_auctions(world, Split.TRAIN, 1, seed=5)
+    answer = Sampled(read("", (), 0), is_whole=True)
+    shown = stages.exposures(one, [[answer] * 10])
+
+    assert len({exposure.auction.seed for exposure in shown}) == 10
+    assert {exposure.auction.auction_id for exposure in shown} == {one[0].auction_id}
+
+
+def test_a_full_model_is_trained_on_from_the_policy_and_once(
+    world: World, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = []
+    monkeypatch.setattr(stages, "train_dpo", lambda model, *_: trained.append(model))
+    run = Run(tmp_path, PAPER, DEMO_ADS)
+
+    stages.train_policy(run, (), "base", "policy of epoch 2", tokenizer, 2, print)
+    (run.epoch(2) / "dpo" / "model").mkdir(parents=True)
+    stages.train_policy(run, (), "base", "policy of epoch 2", tokenizer, 2, print)
+
+    assert trained == ["policy of epoch 2"]

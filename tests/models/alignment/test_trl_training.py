@@ -58,6 +58,18 @@ def test_a_row_for_each_loser(tokenizer: Any) -> None:
     ]
 
 
+def test_no_row_of_an_answer_that_was_cut_off(tokenizer: Any) -> None:
+    losers = (scored("No.", 1), replace(scored("Why", 0), is_whole=False))
+    one = replace(PREFERENCES[0], losers=losers)
+    prompts = PromptTokenizer(tokenizer)
+
+    assert [row["rejected"] for row in preference_rows([one], prompts, tokenizer, DPO)] == [
+        "No.<|im_end|>"
+    ]
+    cut = replace(one, winner=replace(one.winner, is_whole=False))
+    assert preference_rows([cut], prompts, tokenizer, DPO) == []
+
+
 def test_dpo_makes_the_winner_likelier_than_the_loser(
     tiny_model: Any, tokenizer: Any, tmp_path: Path
 ) -> None:

@@ -1,8 +1,8 @@
 """Replicas on a local Ray cluster: growth of throughput, the loss of one under load, scaling.
 
-    pip install -e '.[cpu,ray]'
-    python -m loadtest.replicas                  # a stand-in that takes a second for an answer
-    python -m loadtest.replicas --model DIR      # two replicas of the real model, one killed
+    make load && .venv/bin/pip install -c requirements/load.lock 'ray[serve]==2.60.0'
+    .venv/bin/python -m loadtest.replicas                # a stand-in that answers in a second
+    .venv/bin/python -m loadtest.replicas --model DIR    # two of the real model, one killed
 
 The application and settings are those of `deploy/ray/serve.yaml`, but for what a single machine
 cannot give. All replicas share the store of one more service, which answers nothing itself; after

@@ -1,7 +1,9 @@
 """deploy/ray/serve.yaml is read by the service as meant, and fits its own limits."""
 
+import re
 import runpy
 import sys
+import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -10,11 +12,12 @@ from typing import Any
 import pytest
 import yaml
 
+from loadtest import replicas
 from loadtest.own_service import OwnService
-from loadtest.replicas import configuration
 from service.settings import Settings
 
-CONFIG = yaml.safe_load((Path(__file__).parents[3] / "deploy" / "ray" / "serve.yaml").read_text())
+ROOT = Path(__file__).parents[3]
+CONFIG = yaml.safe_load((ROOT / "deploy" / "ray" / "serve.yaml").read_text())
 [APPLICATION] = CONFIG["applications"]
 [DEPLOYMENT] = APPLICATION["deployments"]
 
@@ -35,6 +38,20 @@ def test_a_replica_gets_no_more_than_it_takes_and_time_to_finish() -> None:
     assert DEPLOYMENT["graceful_shutdown_timeout_s"] > settings.http.drain_s
     target = DEPLOYMENT["autoscaling_config"]["target_ongoing_requests"]
     assert target < DEPLOYMENT["max_ongoing_requests"]
+
+
+def test_ray_is_installed_as_pinned_and_replaces_nothing_locked() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    [pinned] = extras["ray"]
+    for text in ((ROOT / "deploy" / "README.md").read_text(), replicas.__doc__ or ""):
+        lines = [line for line in text.splitlines() if "pip install" in line and "ray" in line]
+        assert lines
+        for line in lines:
+            [lock] = re.findall(r"-c (requirements/\w+\.lock)", line)
+            assert (ROOT / lock).is_file()
+            assert f"'{pinned}'" in line
 
 
 class TestApplication:
@@ -68,7 +85,7 @@ class TestApplication:
         assert "ray_actor_options" not in DEPLOYMENT
 
     def test_the_load_test_does_not_replace_them_either(self, tmp_path: Path) -> None:
-        config = configuration(OwnService(tmp_path, "http://127.0.0.1:9"), 8123, {}, {})
+        config = replicas.configuration(OwnService(tmp_path, "http://127.0.0.1:9"), 8123, {}, {})
         [application] = config["applications"]
         assert application["import_path"] == APPLICATION["import_path"]
         assert set(application["args"]) == {"num_cpus"}

@@ -33,6 +33,7 @@ from service.errors import FieldError, Forbidden, InvalidRequest, StoreDown, Una
 from service.services import Services
 from service.settings import AuctionSettings
 from service.store.connection import StoreUnavailable
+from service.store.counters import OwnedCounts, ad_and_owner
 
 MAX_DAYS = 366
 _DAYS = 7
@@ -128,7 +129,7 @@ async def get_hours(
 
 
 async def _rows_by(
-    by: ReportBy, counted: Mapping[date, DayCounts], services: Services
+    by: ReportBy, counted: Mapping[date, OwnedCounts], services: Services
 ) -> tuple[Mapping[str, Figures], Mapping[str, Account]]:
     """The figures that make a row each, by id or day, and the accounts of those ids."""
     if by is ReportBy.DAY:
@@ -138,9 +139,24 @@ async def _rows_by(
     if by is ReportBy.AD:
         return ads, accounts
     owners = {ad_id: account.advertiser_id for ad_id, account in accounts.items()}
-    advertisers = await asyncio.to_thread(by_advertiser, ads, owners)
+    advertisers = await asyncio.to_thread(_by_advertiser, counted, owners)
     named = [advertiser_id for advertiser_id in advertisers if advertiser_id]
     return advertisers, await services.counters.advertiser_accounts(named, _today(services))
+
+
+def _by_advertiser(
+    counted: Mapping[date, OwnedCounts], owners: Mapping[str, str]
+) -> dict[str, Figures]:
+    """The figures of each advertiser: those noted as its own, and else those of its ads.
+
+    owners: whose the ads are now, or were last.
+    """
+    figures = by_ad(DayCounts(day.owned) for day in counted.values())
+    whose = {}
+    for name in figures:
+        ad_id, advertiser_id = ad_and_owner(name)
+        whose[name] = advertiser_id or owners.get(ad_id, "")
+    return by_advertiser(figures, whose)
 
 
 async def _ad_accounts(services: Services, ad_ids: Sequence[str]) -> dict[str, Account]:

@@ -54,8 +54,9 @@ local function charge(argv)
     entry[#entry + 1] = table.concat(limits, ',')
   end
   redis.call('XADD', KEYS[2], '*', unpack(entry))
-  local count = redis.call('HINCRBY', KEYS[9], argv[13] .. '\\31' .. ad_id, 1)
-  redis.call('HINCRBY', KEYS[9], 'spend\\31' .. ad_id, argv[6])
+  local whose = '\\31' .. ad_id .. '\\31' .. advertiser_id
+  local count = redis.call('HINCRBY', KEYS[9], argv[13] .. whose, 1)
+  redis.call('HINCRBY', KEYS[9], 'spend' .. whose, argv[6])
   redis.call('HINCRBY', KEYS[10], 'spend\\31' .. ad_id .. '\\31' .. argv[14], argv[6])
   if count == 1 then  -- perhaps the day's first charge
     for _, counts in ipairs({KEYS[9], KEYS[10]}) do

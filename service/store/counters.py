@@ -2,21 +2,23 @@
 
 Keys, in the catalogue's hash slot; days and hours are those of the deployment's time zone:
 
-    {ns}:count:<YYYY-MM-DD>       hash of <metric>\\x1f<ad_id> to a count
+    {ns}:count:<YYYY-MM-DD>       hash of <metric>\\x1f<ad_id> or
+                                  <metric>\\x1f<ad_id>\\x1f<advertiser_id> to a count
     {ns}:count:hour:<YYYY-MM-DD>  hash of spend\\x1f<ad_id>\\x1f<HH> to micros
     {ns}:count:advertisers        hash of ad_id to the advertiser it was last shown for
 
 and of others, read for what is left of budgets: `advertisers`, `spent:advertisers:…`.
 
 Metrics are `eligible`, `shown`, `excluded.<reason>`, counted here with each answer, and `clicks`,
-`impressions_charged`, `spend` (micros), counted by the charge. `answers`, `held_out` and
-`excluded.unknown` belong to no ad: their id is empty, for callers may ask for any number of ads
-that do not exist. Days are forgotten after `KEPT_S`. A report takes time by the number of ads and
-days, whatever was clicked.
+`impressions_charged`, `spend` (micros), counted by the charge. Showings and charges name the
+advertiser that they were for, as an ad may become another's; those of earlier versions name none.
+`answers`, `held_out` and `excluded.unknown` belong to no ad: their id is empty, for callers may ask
+for any number of ads that do not exist. Days are forgotten after `KEPT_S`. A report takes time by
+the number of ads and days, whatever was clicked.
 """
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -70,6 +72,23 @@ class Served:
     is_held_out: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class OwnedCounts(DayCounts):
+    """A day's counts, and whose its ads were then.
+
+    owned: what `ads` are the sums of, by the names that `ad_and_owner` reads.
+    """
+
+    owned: Mapping[str, Figures] = field(default_factory=dict)
+
+
+def ad_and_owner(name: str) -> tuple[str, str]:
+    """The ad and the advertiser of a name in `OwnedCounts.owned`; the latter is "" for what is
+    counted for no advertiser."""
+    ad_id, _, advertiser_id = name.partition(_APART)
+    return ad_id, advertiser_id
+
+
 class Counters:
     """Every method raises StoreUnavailable."""
 
@@ -89,7 +108,7 @@ class Counters:
             "answers": [""],
             "held_out": [""] if served.is_held_out else [],
             "eligible": list(served.eligible),
-            "shown": list(served.shown),
+            "shown": [_APART.join(whose) for whose in served.shown.items()],
         }
         by_reason: defaultdict[str, list[str]] = defaultdict(list)
         for ad_id, reason in served.excluded:
@@ -98,26 +117,25 @@ class Counters:
         counts, shown = json.dumps({**counted, **by_reason}), json.dumps(dict(served.shown))
         return redis.eval(_COUNT, len(keys), *keys, counts, shown, KEPT_S)
 
-    async def read(self, day: date) -> DayCounts:
+    async def read(self, day: date) -> OwnedCounts:
         """All that was counted on `day`."""
-        columns: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        columns: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        owned: defaultdict[str, dict[str, int]] = defaultdict(dict)
         excluded: defaultdict[str, dict[str, int]] = defaultdict(dict)
         answers: dict[str, int] = {}
-        async for name, count in self._scan(self._day_key(day)):
-            metric, _, ad_id = name.partition(_APART)
+        async for field_name, count in self._scan(self._day_key(day)):
+            metric, _, name = field_name.partition(_APART)
             kind, _, reason = metric.partition(".")
-            if not ad_id:
+            if not name:
                 answers[metric] = count
             elif kind == "excluded":
-                excluded[ad_id][reason] = count
+                excluded[name][reason] = count
             elif metric in _COLUMNS:
-                columns[ad_id][_COLUMNS[metric]] = count
-        ads = {
-            ad_id: Figures(**columns[ad_id], excluded=excluded[ad_id])
-            for ad_id in columns.keys() | excluded.keys()
-        }
-        return DayCounts(
-            ads,
+                columns[ad_and_owner(name)[0]][_COLUMNS[metric]] += count
+                owned[name][_COLUMNS[metric]] = count
+        return OwnedCounts(
+            _figures(columns, excluded),
+            owned=_figures(owned, excluded),
             answers=answers.get("answers", 0),
             held_out=answers.get("held_out", 0),
             unknown=answers.get("excluded.unknown", 0),
@@ -177,3 +195,12 @@ class Counters:
                 yield name.decode(), int(value)
             if cursor == 0:
                 return
+
+
+def _figures(
+    columns: Mapping[str, Mapping[str, int]], excluded: Mapping[str, Mapping[str, int]]
+) -> dict[str, Figures]:
+    return {
+        name: Figures(**columns.get(name, {}), excluded=excluded.get(name, {}))
+        for name in columns.keys() | excluded.keys()
+    }

@@ -19,6 +19,7 @@ from service.store.advertisers import Advertisers
 from service.store.catalog import Catalog
 from service.store.connection import Store, StoreUnavailable
 from service.store.counters import Counters, Served
+from service.store.ledger import ChargeRequest, Ledger
 
 MONDAY, TUESDAY = date(2030, 1, 7), date(2030, 1, 8)
 WEEK = {"from": "2030-01-07", "to": "2030-01-13"}
@@ -152,6 +153,34 @@ class TestJson:
     async def test_currency_and_time_zone_are_told(self, client: httpx.AsyncClient) -> None:
         report = (await client.get("/reports", params=WEEK)).json()
         assert (report["currency"], report["timezone"]) == ("EUR", "Asia/Tokyo")
+
+
+async def test_by_advertiser_counts_for_whoever_was_charged(
+    client: httpx.AsyncClient,
+    catalog: Catalog,
+    counters: Counters,
+    store: Store,
+    namespace: str,
+    make_ad: Callable[..., Ad],
+) -> None:
+    ledger, at = Ledger(store, namespace), datetime(2030, 1, 7, tzinfo=UTC)
+    for advertiser, clicks in (("adv-a", 2), ("adv-b", 1)):
+        await catalog.put(make_ad("Ad-1", advertiser_id=advertiser))
+        for click in range(clicks):
+            await counters.record(MONDAY, Served(shown={"Ad-1": advertiser}))
+            response_id = f"resp_{advertiser}_{click}"
+            await ledger.charge(
+                ChargeRequest(response_id, "Ad-1", advertiser, "click", 500, 500, 1, at, 60)
+            )
+    advertisers = await rows(client, by="advertiser")
+    assert [
+        (row["advertiser_id"], row["shown"], row["clicks"], row["spend"]["micros"])
+        for row in advertisers
+    ] == [("adv-a", 2, 2, 1_000), ("adv-b", 1, 1, 500)]
+    accounts = await counters.advertiser_accounts(["adv-a", "adv-b"], MONDAY)
+    assert [account.spent_today_micros for account in accounts.values()] == [1_000, 500]
+    (ad,) = await rows(client, by="ad")
+    assert (ad["advertiser_id"], ad["shown"], ad["spend"]["micros"]) == ("adv-b", 3, 1_500)
 
 
 async def test_what_is_left_of_an_advertisers_budgets(

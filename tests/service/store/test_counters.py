@@ -14,7 +14,7 @@ from service.auction.ad import Ad
 from service.auction.figures import Figures
 from service.store.catalog import Catalog
 from service.store.connection import Store, StoreUnavailable
-from service.store.counters import Counters, Served
+from service.store.counters import Counters, Served, ad_and_owner
 from service.store.ledger import ChargeRequest, Ledger
 
 MONDAY, TUESDAY = date(2030, 1, 7), date(2030, 1, 8)
@@ -110,6 +110,22 @@ async def test_what_the_ledger_charges_is_what_is_counted(
     assert await counters.spend_by_hour(MONDAY) == {"Ad-1": {23: 4_000_000}}
     account = (await counters.advertiser_accounts(["adv-1"], MONDAY))["adv-1"]
     assert (account.spent_total_micros, account.spent_today_micros) == (4_000_000, 4_000_000)
+
+
+async def test_an_ad_that_becomes_anothers_is_counted_for_each(
+    counters: Counters, store: Store, namespace: str
+) -> None:
+    await charge(store, namespace, MONDAY, clicks=1, spend=2)  # by a version that noted no owner
+    await counters.record(MONDAY, Served(eligible=["Ad-1"], shown={"Ad-1": "adv-1"}))
+    for _ in range(2):
+        await counters.record(MONDAY, Served(eligible=["Ad-1"], shown={"Ad-1": "adv-2"}))
+    counted = await counters.read(MONDAY)
+    assert counted.ads == {"Ad-1": Figures(eligible=3, shown=3, clicks=1, spend_micros=2)}
+    assert {ad_and_owner(name): figures for name, figures in counted.owned.items()} == {
+        ("Ad-1", ""): Figures(eligible=3, clicks=1, spend_micros=2),
+        ("Ad-1", "adv-1"): Figures(shown=1),
+        ("Ad-1", "adv-2"): Figures(shown=2),
+    }
 
 
 async def test_held_out_answers_are_counted_among_all(counters: Counters) -> None:

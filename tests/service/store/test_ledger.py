@@ -102,9 +102,9 @@ async def test_reports_count_it_by_the_day_and_hour_of_the_time_zone(
     await charge()
     await charge(response_id="resp_2", event="impression", price_micros=5)
     assert await taken("count:2030-05-17") == {
-        "clicks\x1fAd-1": 1,
-        "impressions_charged\x1fAd-1": 1,
-        "spend\x1fAd-1": UNIT + 5,
+        "clicks\x1fAd-1\x1fadv-1": 1,
+        "impressions_charged\x1fAd-1\x1fadv-1": 1,
+        "spend\x1fAd-1\x1fadv-1": UNIT + 5,
     }
     assert await taken("count:hour:2030-05-17") == {"spend\x1fAd-1\x1f23": UNIT + 5}
 
@@ -133,7 +133,7 @@ class TestRepetition:
             await charge(client_event_id=event_id, event="impression")
         assert len(await all_entries(ledger)) == await ledger.count() == 1
         assert await taken("spent:total") == {"Ad-1": UNIT}
-        assert (await taken("count:2030-05-17"))["clicks\x1fAd-1"] == 1
+        assert (await taken("count:2030-05-17"))["clicks\x1fAd-1\x1fadv-1"] == 1
 
     async def test_another_ad_or_answer_is_no_repetition(
         self, charge: Charge, enter_ad: EnterAd

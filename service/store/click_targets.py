@@ -87,7 +87,11 @@ class ClickTargets:
 
         entered, shown, last = await self._store.run(read)
         advertiser_id, shown_url = json.loads(shown) if shown else (None, None)
-        candidates = (_landing_of(entered), shown_url, last.decode() if last else None)
+        candidates = (
+            _landing_of(entered, advertiser_id),
+            shown_url,
+            last.decode() if last else None,
+        )
         landing_url = next((url for url in candidates if _is_landing(url)), None)
         if landing_url is not None:
             self._remember(ad_id, landing_url)
@@ -123,9 +127,12 @@ class ClickTargets:
         return f"{self._prefix}parked:{response_id}"
 
 
-def _landing_of(entered: bytes | None) -> str | None:
+def _landing_of(entered: bytes | None, advertiser_id: str | None) -> str | None:
+    """The page that is entered now, unless the ad is no longer that of the advertiser who pays."""
     try:
-        landing_url: str | None = json.loads(entered or b"{}").get("landing_url")
+        ad = json.loads(entered or b"{}")
+        is_anothers = advertiser_id is not None and ad.get("advertiser_id") != advertiser_id
+        landing_url: str | None = None if is_anothers else ad.get("landing_url")
     except (ValueError, AttributeError):
         return None  # a damaged ad: what it was shown with is known all the same
     return landing_url

@@ -126,10 +126,18 @@ class TestFollow:
             status="paused",
             reserve=9,
             landing_url="https://new.example/",
-            advertiser_id="b",
         )
         await parts.catalog.put(changed)
         assert (await http.get(f"/c/{token}")).headers["location"] == "https://new.example/"
+        assert await charged(parts) == [250_000]
+
+    async def test_whoever_pays_gets_the_visit_though_the_ad_has_become_anothers(
+        self, parts: Accounts, ad: Ad, make_ad: Callable[..., Ad], http: httpx.AsyncClient
+    ) -> None:
+        _, [token] = await parts.answer(ad)
+        others = make_ad("Ad-1", landing_url="https://others.example/", advertiser_id="b")
+        await parts.catalog.put(others)
+        assert (await http.get(f"/c/{token}")).headers["location"] == PAGE
         [entry] = [entry async for entry in parts.ledger.entries()]
         assert (entry.price_micros, entry.advertiser_id) == (250_000, "adv-trailhead")
 

@@ -34,6 +34,7 @@ from service.store.demo import load_demo_ads
 Progress = Callable[[str], None]
 RESOURCES = (respond, clicks, ads, advertisers, top_ups, reports, receipts, operations)
 _WATCH_S = 1.0
+_END_WITHIN_S = 5.0
 
 
 def create_app(
@@ -54,6 +55,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             app.state.services = await open_services(settings, metrics, life, progress, stack)
+            stack.push_async_callback(life.end, _END_WITHIN_S)  # while store and engine are open
             yield
 
     app = FastAPI(

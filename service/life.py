@@ -1,7 +1,14 @@
-"""Whether this process still serves: the one piece of state that changes after start."""
+"""Whether this process still serves, and what it has to see through before it ends: the one piece
+of state that changes after start."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+log = logging.getLogger(__name__)
 
 
 def _nothing() -> None:
@@ -15,9 +22,37 @@ class Life:
     is_draining: bool = False
     is_engine_dead: bool = False
     on_death: Callable[[], None] = _nothing
+    _answers: set[asyncio.Task[Any]] = field(default_factory=set, init=False, repr=False)
+    _records: set[asyncio.Task[Any]] = field(default_factory=set, init=False, repr=False)
 
     def engine_died(self) -> None:
         """Stop being ready, and have the process end so that a supervisor restarts it."""
         if not self.is_engine_dead:
             self.is_engine_dead = True
             self.on_death()
+
+    def begin(self, answer: Awaitable[None]) -> asyncio.Task[None]:
+        """Run `answer` as a task that `end` cancels."""
+        return _kept(answer, self._answers)
+
+    async def complete(self, record: Awaitable[None]) -> None:
+        """Run `record`, on to its end when whoever awaits this is cancelled; `end` waits for it."""
+        await asyncio.shield(_kept(record, self._records))
+
+    async def end(self, within_s: float) -> None:
+        """Cancel the answers in the making, and wait for what they leave behind to be recorded."""
+        for answer in self._answers:
+            answer.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while unfinished := self._answers | self._records:
+                    await asyncio.wait(unfinished)
+        if self._records:
+            log.error("%d answers were shown and could not be recorded", len(self._records))
+
+
+def _kept(work: Awaitable[None], tasks: set[asyncio.Task[Any]]) -> asyncio.Task[None]:
+    task = asyncio.ensure_future(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    return task

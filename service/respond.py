@@ -6,7 +6,6 @@ Streamed and unstreamed answers come from the same generator. It knows nothing o
 fail never fail an answer, and nothing is charged that was not read back without fault.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from datetime import timedelta
@@ -63,7 +62,7 @@ async def respond(
     finally:
         del writing.parts[shown_count:]  # nobody pays for an ad that nobody received
         answer = account(ask, offers, prompt, writing, services, stages)
-        await asyncio.shield(record(ask, answer, services))
+        await services.life.complete(record(ask, answer, services))
     yield answer
 
 

@@ -116,10 +116,40 @@ class Door:
         self.in_flight += 1
         self.metrics.in_flight.set(self.in_flight)
         try:
-            await _until_disconnect(self.app, scope, body, receive, send)
+            await self._until_disconnect(scope, body, receive, send)
         finally:
             self.in_flight -= 1
             self.metrics.in_flight.set(self.in_flight)
+
+    async def _until_disconnect(
+        self, scope: Scope, body: bytes, receive: Receive, send: Send
+    ) -> None:
+        """Run the request; when its client goes away first, cancel it and wait until it has cleaned
+        up. The same when this itself is cancelled."""
+        is_complete = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal is_complete
+            await send(message)
+            is_complete = message["type"] == "http.response.body" and not message.get("more_body")
+
+        gone = asyncio.ensure_future(_disconnect(receive))
+        replayed = _replay(body, lambda: asyncio.shield(gone))
+        work = self.life.begin(self.app(scope, replayed, watched_send))
+        work.add_done_callback(lambda _: gone.cancel())
+        try:
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not work.done() and not is_complete:
+                work.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await work
+
+
+async def _disconnect(receive: Receive) -> Message:
+    while (message := await receive())["type"] != "http.disconnect":
+        pass
+    return message
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
@@ -130,34 +160,3 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return messages.pop() if messages else await receive()
 
     return replayed
-
-
-async def _until_disconnect(
-    app: ASGIApp, scope: Scope, body: bytes, receive: Receive, send: Send
-) -> None:
-    """Run `app`; when the client goes away first, cancel it and wait until it has cleaned up."""
-    is_complete = False
-
-    async def watched_send(message: Message) -> None:
-        nonlocal is_complete
-        await send(message)
-        is_complete = message["type"] == "http.response.body" and not message.get("more_body")
-
-    async def disconnect() -> Message:
-        while (message := await receive())["type"] != "http.disconnect":
-            pass
-        return message
-
-    gone = asyncio.ensure_future(disconnect())
-    work = asyncio.ensure_future(
-        app(scope, _replay(body, lambda: asyncio.shield(gone)), watched_send)
-    )
-    try:
-        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done() and not is_complete:
-            work.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await work
-    finally:
-        work.cancel()
-        gone.cancel()

@@ -15,6 +15,7 @@ from time import monotonic
 from service.answer import AdPart, TextPart
 from service.api.schemas import RespondResponse
 from service.errors import IdempotencyConflict, IdempotencyInProgress
+from service.life import Life
 from service.store.connection import StoreUnavailable
 from service.store.idempotency import Claim, Conflict, IdempotencyStore, InProgress, Replay
 
@@ -53,7 +54,7 @@ async def claim_once(
 
 
 async def fulfil(
-    store: IdempotencyStore, claim: Claim, parts: AsyncGenerator[Part]
+    store: IdempotencyStore, claim: Claim, parts: AsyncGenerator[Part], life: Life
 ) -> AsyncGenerator[Part]:
     """Pass `parts` on, storing the response before it is shown; without one, drop the claim."""
     is_stored = False
@@ -62,11 +63,11 @@ async def fulfil(
             async for part in parts:
                 if isinstance(part, RespondResponse):
                     is_stored = True
-                    await asyncio.shield(_finish(store, claim, part.model_dump_json()))
+                    await life.complete(_finish(store, claim, part.model_dump_json()))
                 yield part
     finally:
         if not is_stored:
-            await asyncio.shield(_release(store, claim))
+            await life.complete(_release(store, claim))
 
 
 async def _finish(store: IdempotencyStore, claim: Claim, stored: str) -> None:

@@ -106,7 +106,7 @@ def router() -> APIRouter:
                 return _replay(claim, body.stream)
             parts = answer_parts(ask, services, link, can_charge=claim is not None)
             if claim is not None:
-                parts = fulfil(services.idempotency, claim, parts)
+                parts = fulfil(services.idempotency, claim, parts, services.life)
         if not body.stream:
             return await _whole(parts)
         first = await anext(parts)

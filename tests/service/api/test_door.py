@@ -19,13 +19,16 @@ from service.settings import HttpSettings, LimitSettings, Settings
 
 
 class Application:
-    """Answers with the body it was sent, once `release` is set; notes when it is cancelled."""
+    """Answers with the body it was sent, once `release` is set; notes when it is cancelled, and
+    then ends once `cleaned` is set."""
 
     def __init__(self) -> None:
         self.entered = asyncio.Event()
         self.arrivals = asyncio.Semaphore(0)
         self.release = asyncio.Event()
         self.cancelled = asyncio.Event()
+        self.cleaned = asyncio.Event()
+        self.cleaned.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.entered.set()
@@ -35,6 +38,7 @@ class Application:
             await self.release.wait()
         except asyncio.CancelledError:
             self.cancelled.set()
+            await self.cleaned.wait()
             raise
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": body})
@@ -152,6 +156,21 @@ class TestDisconnect:
         incoming.put_nowait({"type": "http.disconnect"})
         await asyncio.wait_for(inner.cancelled.wait(), 1)
         assert await call == []
+        assert app.in_flight == 0
+
+    async def test_a_cancelled_request_ends_when_it_has_cleaned_up(self) -> None:
+        inner, incoming = Application(), asyncio.Queue[Message]()
+        inner.cleaned.clear()
+        incoming.put_nowait({"type": "http.request", "body": b"hi", "more_body": False})
+        app = door(inner)
+        call = asyncio.create_task(self.call(app, incoming))
+        await inner.entered.wait()
+        call.cancel()
+        await asyncio.wait_for(inner.cancelled.wait(), 1)
+        assert app.in_flight == 1
+        inner.cleaned.set()
+        await asyncio.wait({call})
+        assert call.cancelled()
         assert app.in_flight == 0
 
     async def test_one_that_leaves_after_the_answer_cancels_nothing(self) -> None:

@@ -57,7 +57,7 @@ def test_prompts_list_candidates_by_what_a_caller_knows_of_clicks() -> None:
 
     def first(likely: str) -> str:
         knowing = replace(
-            one, pctr=lambda _, ads: [0.5 if a.ad_id == likely else 0.01 for a in ads]
+            one, pctr=lambda asked: [0.5 if a.ad_id == likely else 0.01 for a in asked.ads]
         )
         text = "".join(piece.text for piece in knowing.prompt(auction).messages[0].pieces)
         return min(auction.ads, key=lambda ad: text.index(ad.title)).ad_id

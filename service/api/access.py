@@ -9,15 +9,23 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import logs, tracing
+from service.api.problems import problem_response
+from service.errors import ProblemError
 from service.metrics import Metrics
 
 log = logging.getLogger("service.access")
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
+_CLIENT_LEFT = 499
+"""nginx's word for a client that left before the answer began."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class Access:
-    """ASGI middleware: the outermost one, so that refusals at the door are seen too."""
+    """ASGI middleware around the door, so that refusals there are seen too.
+
+    Only Starlette's handler of last resort stands further out. It would answer what broke with no
+    request id, and after the request was counted: so nothing that broke goes on from here.
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
@@ -34,18 +42,23 @@ class Access:
         scope.setdefault("state", {}).update(request_id=request_id, trace_headers=onward)
         logs.request_id.set(request_id)
         logs.trace_id.set(trace_id)
-        status = 499  # nginx's word for a client that left before the answer began
+        status, has_begun = _CLIENT_LEFT, False
         begun = monotonic()
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, has_begun
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, has_begun = message["status"], True
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
             await send(message)
 
         try:
             await self.app(scope, receive, send_with_id)
+        except Exception as bug:
+            log.error("unhandled error", exc_info=bug)
+            if not has_begun:
+                await problem_response(ProblemError(), request_id)(scope, receive, send_with_id)
+            status = ProblemError.status  # of half a response the server closes the connection
         finally:
             self._account(scope, status, monotonic() - begun)
 

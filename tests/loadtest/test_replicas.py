@@ -28,7 +28,7 @@ def test_the_cluster_is_the_deployed_one_on_loopback_with_one_store(tmp_path: Pa
     (application,) = config["applications"]
     (replica,) = application["deployments"]
     assert config["http_options"] == {"host": "127.0.0.1", "port": 8123}
-    assert application["import_path"] == "deploy.ray.application:app"
+    assert application["import_path"] == "deploy.ray.application:build"
     assert application["runtime_env"]["env_vars"]["REDIS_URL"] == f"unix://{service.valkey_socket}"
     assert application["runtime_env"]["env_vars"]["A"] == "b"
     assert replica["num_replicas"] == 2

@@ -58,8 +58,8 @@ def auctions(ads: list[Ad], adless: bool) -> list[Auction]:
 
 
 async def answers(engine: Engine, asked: list[Auction], path: Path) -> list[Reading]:
-    readings = await sample(engine, asked, OPTIONS, path)
-    return [reading for found in readings for reading in found]
+    sampled = await sample(engine, asked, OPTIONS, path)
+    return [answer.reading for answers in sampled for answer in answers]
 
 
 async def test_shows_the_fitting_ad(engine: Engine, ads: list[Ad], tmp_path: Path) -> None:

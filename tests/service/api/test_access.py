@@ -1,0 +1,82 @@
+"""What is told, counted and logged of every request, whatever becomes of it."""
+
+import logging
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from starlette.responses import StreamingResponse
+from starlette.types import Message
+
+from service.api import problems
+from service.api.access import Access
+from service.metrics import Metrics, create_metrics
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return create_metrics()
+
+
+@pytest.fixture
+def app(metrics: Metrics) -> FastAPI:
+    app = FastAPI()
+    problems.install(app)
+
+    @app.get("/broken")
+    async def broken() -> None:
+        raise RuntimeError("a bug")
+
+    @app.get("/half")
+    async def half() -> StreamingResponse:
+        async def parts() -> AsyncIterator[bytes]:
+            yield b"half"
+            raise RuntimeError("a bug")
+
+        return StreamingResponse(parts())
+
+    app.add_middleware(Access, metrics=metrics)
+    return app
+
+
+def requests(metrics: Metrics, route: str, method: str, status: str) -> float | None:
+    labels = {"route": route, "method": method, "status": status}
+    return metrics.registry.get_sample_value("llm_auction_http_requests_total", labels)
+
+
+def tracebacks(caplog: pytest.LogCaptureFixture) -> int:
+    return sum(record.exc_info is not None for record in caplog.records)
+
+
+class TestABug:
+    async def test_is_a_500_with_the_requests_id(
+        self, app: FastAPI, metrics: Metrics, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+            response = await http.get("/broken", headers={"X-Request-Id": "r-1"})
+        assert response.status_code == 500
+        assert response.headers["content-type"] == "application/problem+json"
+        assert response.headers["x-request-id"] == response.json()["request_id"] == "r-1"
+        assert requests(metrics, "/broken", "GET", "500") == 1
+        assert tracebacks(caplog) == 1
+
+    async def test_in_the_middle_of_a_response_leaves_it_incomplete_and_is_counted(
+        self, app: FastAPI, metrics: Metrics, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        sent: list[Message] = []
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        scope = {"type": "http", "method": "GET", "path": "/half", "headers": []}
+        caplog.set_level(logging.INFO)
+        await app({**scope, "query_string": b"", "asgi": {"spec_version": "2.4"}}, receive, send)
+        assert [message.get("status") for message in sent] == [200, None]
+        assert sent[-1]["more_body"]
+        assert requests(metrics, "/half", "GET", "500") == 1
+        assert tracebacks(caplog) == 1

@@ -30,7 +30,7 @@ class StandInEngine:
     def __init__(self) -> None:
         self.running = 0
 
-    def count_tokens(self, prompt: Prompt) -> int:
+    def count_tokens(self, prompt: Prompt, at_most: int | None = None) -> int:
         return sum(len(piece.text) for m in prompt.messages for piece in m.pieces) // 4
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Chunk]:

@@ -117,6 +117,7 @@ async def start_engine(settings: Settings, progress: Progress) -> Engine:
             RemoteOptions(
                 base_url=settings.engine.url,
                 model=settings.engine.model,
+                max_model_len=settings.engine.max_model_len,
                 api_key=settings.engine.api_key,
             )
         )

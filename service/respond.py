@@ -101,16 +101,15 @@ def write_prompt(
     not even the conversation fits.
     """
     with stages.timed("prompt"):
+        limit = _prompt_limit(ask, services)
+        if _characters(ask) > limit:  # the loop must not stand still for a megabyte of them
+            _bare_tokens(ask, services, limit)
         kept = _listed(ask, offers.eligible, services)
         prompt = _prompt(ask, kept, services)
-        tokens, limit = services.engine.count_tokens(prompt), _prompt_limit(ask, services)
+        tokens = services.engine.count_tokens(prompt)
         if tokens <= limit:
             return prompt, offers.keep(kept)
-        bare = services.engine.count_tokens(_prompt(ask, (), services))
-        if bare > limit:
-            raise PromptTooLarge(
-                f"They take {bare} tokens; beside the answer there is room for {limit}"
-            )
+        bare = _bare_tokens(ask, services, limit)
         while tokens > limit:
             fitting = int(len(kept) * (limit - bare) / (tokens - bare))
             kept = _most_promising(kept, min(fitting, len(kept) - 1))
@@ -246,6 +245,23 @@ def _prompt_limit(ask: Ask, services: Services) -> int:
     """Tokens that a prompt may take: the context less the answer, which gets a quarter at most."""
     context = services.engine.max_model_len
     return context - min(ask.max_tokens, context // 4)
+
+
+def _bare_tokens(ask: Ask, services: Services, limit: int) -> int:
+    """Tokens of the prompt without an ad. Raises PromptTooLarge where they are more than `limit`,
+    having counted hardly further."""
+    bare = services.engine.count_tokens(_prompt(ask, (), services), limit)
+    if bare > limit:
+        raise PromptTooLarge(f"They take more than the {limit} tokens that the answer leaves")
+    return bare
+
+
+def _characters(ask: Ask) -> int:
+    """Of all that the prompt takes from the request but its candidates."""
+    texts = [ask.query, *(turn.content for turn in ask.conversation)]
+    if ask.profile is not None:
+        texts += [ask.profile.info, *ask.profile.interests]
+    return sum(map(len, texts))
 
 
 def _most_promising(offers: Sequence[EligibleAd], count: int) -> list[EligibleAd]:

@@ -109,7 +109,12 @@ class EngineSettings(Group):
     )
     url: str | None = Field(None, description="Base URL of a vLLM server, for kind=remote")
     api_key: str | None = Field(None, repr=False)
-    max_model_len: int = Field(8192, ge=256)
+    max_model_len: int | None = Field(
+        None,
+        ge=256,
+        description="Tokens of context; none: 8192 where the model has as many, and what a server"
+        " tells of itself",
+    )
     max_num_seqs: int = Field(32, ge=1)
     args: dict[str, Any] = Field(
         default_factory=dict, description="Further vLLM engine arguments, as JSON"

@@ -128,8 +128,11 @@ class Engine(Protocol):
         """Tokens of context, prompt and answer together."""
         ...
 
-    def count_tokens(self, prompt: Prompt) -> int:
-        """Tokens of `prompt`; exact in process, an upper estimate for a remote engine."""
+    def count_tokens(self, prompt: Prompt, at_most: int | None = None) -> int:
+        """Tokens of `prompt`; exact in process, an upper estimate for a remote engine.
+
+        Of a prompt with more than `at_most`, the count ends at the message that exceeds it.
+        """
         ...
 
     def generate(self, generation: Generation) -> AsyncGenerator[Chunk]:

@@ -94,14 +94,17 @@ class RemoteEngine:
     def max_model_len(self) -> int:
         return self._max_model_len
 
-    def count_tokens(self, prompt: Prompt) -> int:
+    def count_tokens(self, prompt: Prompt, at_most: int | None = None) -> int:
         """Estimate from above; see `estimated_tokens`."""
         total = _TEMPLATE_TOKENS + _TEMPLATE_TOKENS_PER_MESSAGE * len(prompt.messages)
-        return total + sum(
-            self._recurring(piece.text) if piece.recurs else estimated_tokens(piece.text)
-            for message in prompt.messages
-            for piece in message.pieces
-        )
+        for message in prompt.messages:
+            total += sum(
+                self._recurring(piece.text) if piece.recurs else estimated_tokens(piece.text)
+                for piece in message.pieces
+            )
+            if at_most is not None and total > at_most:
+                break
+        return total
 
     def generate(self, generation: Generation) -> AsyncGenerator[Chunk]:
         return until_deadline(self._stream(generation), generation.deadline_at)

@@ -44,8 +44,11 @@ class PromptTokenizer:
         self._is_splittable = self._text(first) + self._text(second) == self._text(first + second)
         self._last: tuple[Prompt | None, list[int]] = (None, [])
 
-    def encode(self, prompt: Prompt) -> list[int]:
+    def encode(self, prompt: Prompt, at_most: int | None = None) -> list[int]:
         """Return the prompt's tokens, ending where the model's answer begins. Do not change them.
+
+        Of a prompt with more than `at_most` tokens those up to the message that exceeds it are
+        enough.
 
         For ordinary text they equal what the tokenizer's own `apply_chat_template` gives, as long
         as pieces end where the tokenizer does not merge across (a line break before a word).
@@ -58,6 +61,8 @@ class PromptTokenizer:
             tokens += around
             for content in self._contents(message):
                 tokens += content
+            if at_most is not None and len(tokens) > at_most:
+                return tokens
         tokens += frame[-1]
         self._last = (prompt, tokens)
         return tokens

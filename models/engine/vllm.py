@@ -46,6 +46,7 @@ from models.engine.tokens import AnswerDecoder, PromptTokenizer
 from models.provision import ServableModel
 
 _CPU_KV_CACHE_GIB = 2.0
+_CONTEXT = 8192
 _GIB = 1 << 30
 _FINISH_REASONS = {"stop", "length", "abort"}
 _ABORT_AGAIN_S = 0.02
@@ -55,13 +56,14 @@ _ABORT_AGAIN_S = 0.02
 class VllmOptions:
     """How vLLM serves the model; what is None is chosen for the device.
 
-    max_model_len: tokens of context, at most what the model has. max_num_seqs: requests that run
-    at once; others wait. kv_cache_gib: memory for keys and values (a CPU's default is 2; a GPU
-    takes what `gpu_memory_utilization` leaves). enforce_eager: without compilation (a CPU's
-    default: compiling takes minutes there). extra: any other of vLLM's `AsyncEngineArgs`.
+    max_model_len: tokens of context, at most what the model has (None: 8192). max_num_seqs:
+    requests that run at once; others wait. kv_cache_gib: memory for keys and values (a CPU's
+    default is 2; a GPU takes what `gpu_memory_utilization` leaves). enforce_eager: without
+    compilation (a CPU's default: compiling takes minutes there). extra: any other of vLLM's
+    `AsyncEngineArgs`.
     """
 
-    max_model_len: int = 8192
+    max_model_len: int | None = None
     max_num_seqs: int = 32
     kv_cache_gib: float | None = None
     dtype: str = "auto"
@@ -149,8 +151,8 @@ class VllmEngine:
     def max_model_len(self) -> int:
         return int(self._engine.model_config.max_model_len)
 
-    def count_tokens(self, prompt: Prompt) -> int:
-        return len(self._tokenizer.encode(prompt))
+    def count_tokens(self, prompt: Prompt, at_most: int | None = None) -> int:
+        return len(self._tokenizer.encode(prompt, at_most))
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Chunk]:
         tokens = self._tokenizer.encode(generation.prompt)
@@ -242,7 +244,7 @@ def _arguments(model: ServableModel, options: VllmOptions) -> AsyncEngineArgs:
     on_cpu = has_cpu_vllm()
     eager = on_cpu if options.enforce_eager is None else options.enforce_eager
     kv_cache_gib = options.kv_cache_gib or (_CPU_KV_CACHE_GIB if on_cpu else None)
-    context = _context(model.path, options.max_model_len)
+    context = _context(model.path, options.max_model_len or _CONTEXT)
     # vLLM 0.32 dies on a CPU when it reads the prompt of a seeded request in several steps ("CPU
     # Generator does not use offset"), so there every prompt is read in one.
     one_step = context + options.max_num_seqs if on_cpu else None

@@ -6,6 +6,7 @@ import uuid
 from time import monotonic
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import logs, tracing
@@ -63,7 +64,7 @@ class Access:
             self._account(scope, status, monotonic() - begun)
 
     def _account(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "unmatched")
+        route = _route(scope)
         method = scope["method"] if scope["method"] in _METHODS else "other"
         self.metrics.http_requests.labels(route, method, str(status)).inc()
         self.metrics.http_seconds.labels(route).observe(seconds)
@@ -76,3 +77,13 @@ class Access:
                 "duration_ms": round(seconds * 1000, 3),
             },
         )
+
+
+def _route(scope: Scope) -> str:
+    """The path of the route asked for, with its parameters' names: few, so that it can be a label.
+
+    What was refused at the door had not come as far as its route.
+    """
+    routes = (scope["route"],) if "route" in scope else scope["app"].routes
+    found = (route for route in routes if route.matches(scope)[0] is not Match.NONE)
+    return getattr(next(found, None), "path", "unmatched")

@@ -110,7 +110,7 @@ def router() -> APIRouter:
         if not body.stream:
             return await _whole(parts)
         first = await anext(parts)
-        return EventStream(first, parts, link, ask.response_id)
+        return EventStream(first, parts, link, request.scope["state"]["request_id"])
 
     return routes
 

@@ -34,7 +34,7 @@ class ScriptedEngine:
         self.generations: list[Generation] = []
         self.is_closed = asyncio.Event()
 
-    def count_tokens(self, prompt: Prompt) -> int:
+    def count_tokens(self, prompt: Prompt, at_most: int | None = None) -> int:
         return sum(len(p.text) for message in prompt.messages for p in message.pieces) // 4
 
     def generate(self, generation: Generation) -> AsyncGenerator[Chunk]:

@@ -21,7 +21,7 @@ class TalkingEngine:
         self.most_at_once = 0
         self._running = 0
 
-    def count_tokens(self, prompt: Prompt) -> int:
+    def count_tokens(self, prompt: Prompt, at_most: int | None = None) -> int:
         return 1
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Chunk]:

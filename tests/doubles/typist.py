@@ -16,7 +16,7 @@ class Typist:
         self.model = ModelIdentity("typist", revision)
         self.asked: list[Generation] = []
 
-    def count_tokens(self, prompt: Prompt) -> int:
+    def count_tokens(self, prompt: Prompt, at_most: int | None = None) -> int:
         return len(whole(prompt).split())
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Chunk]:

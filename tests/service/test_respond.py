@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from scripted import ScriptedEngine, scripted_services
 
+from models.contract.prompt import Prompt, Turn
 from models.engine.interface import (
     EngineDead,
     EngineError,
@@ -274,10 +275,26 @@ class TestPrompt:
         assert engine.count_tokens(engine.generations[1].prompt) <= full - 10
 
     async def test_a_conversation_beyond_the_context_is_refused(self, store: Store) -> None:
-        with pytest.raises(PromptTooLarge, match="room"):
+        with pytest.raises(PromptTooLarge, match="3996 tokens"):
             await run(
                 ask(query="word " * 8000), scripted_services(store, ScriptedEngine(["Fine."]))
             )
+
+    async def test_no_more_of_it_is_counted_than_shows_that_it_is_too_long(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        engine = ScriptedEngine(["Fine."])
+        counted: list[int | None] = []
+
+        def count_tokens(prompt: Prompt, at_most: int | None = None) -> int:
+            counted.append(at_most)
+            return engine.max_model_len
+
+        monkeypatch.setattr(engine, "count_tokens", count_tokens)
+        turns = (Turn("user", "word " * 1600),) * 100
+        with pytest.raises(PromptTooLarge):
+            await run(ask(conversation=turns, max_tokens=96), scripted_services(store, engine))
+        assert counted == [engine.max_model_len - 96]
 
     async def test_order_is_not_the_callers(self, store: Store) -> None:
         engine = ScriptedEngine(["Fine."])

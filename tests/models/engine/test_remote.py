@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from models.contract.prompt import Candidate, Layout, Message, Piece, Prompt, build_prompt
+from models.contract.prompt import Candidate, Layout, Message, Piece, Prompt, Turn, build_prompt
 from models.engine.interface import (
     Chunk,
     Engine,
@@ -332,6 +332,14 @@ class TestCountTokens:
         prompt = generation(text * 20).prompt
 
         assert len(exact.encode(prompt)) <= engine.count_tokens(prompt)
+
+    async def test_ends_at_the_message_that_exceeds_what_is_wanted(self) -> None:
+        engine = await behind(lambda request: httpx.Response(200))
+        turn = Turn("user", "word " * 100)
+        prompt = build_prompt(Layout.INLINE, (), "Hi", [turn] * 40, None)
+
+        assert 1000 < engine.count_tokens(prompt, at_most=1000) < 1500
+        assert engine.count_tokens(prompt) > 4000
 
     @pytest.mark.parametrize("layout", Layout)
     async def test_leaves_room_for_a_full_list_of_candidates(

@@ -131,3 +131,15 @@ def test_a_tokenizer_without_a_template_is_refused(tokenizer: Any) -> None:
 
     with pytest.raises(ValueError, match="chat template"):
         PromptTokenizer(bare)
+
+
+def test_of_too_long_a_conversation_hardly_more_is_read_than_is_wanted(
+    prompts: PromptTokenizer,
+) -> None:
+    turns: list[tuple[Role, str]] = [("user", "word " * 100), ("assistant", "Yes. " * 50)] * 20
+    long = prompt(*turns)
+
+    assert 2000 < len(prompts.encode(long, at_most=2000)) < 2300
+    whole = len(prompts.encode(long))
+    assert whole > 3000
+    assert len(prompts.encode(long, at_most=whole)) == whole

@@ -7,10 +7,12 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from starlette.responses import StreamingResponse
-from starlette.types import Message
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api import problems
 from service.api.access import Access
+from service.api.problems import problem_response
+from service.errors import Overloaded
 from service.metrics import Metrics, create_metrics
 
 
@@ -80,3 +82,34 @@ class TestABug:
         assert sent[-1]["more_body"]
         assert requests(metrics, "/half", "GET", "500") == 1
         assert tracebacks(caplog) == 1
+
+
+class Refusing:
+    """A door that lets nobody in."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        pass
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await problem_response(Overloaded(retry_after_ms=1), None)(scope, receive, send)
+
+
+class TestRefusedAtTheDoor:
+    @pytest.mark.parametrize(
+        ("path", "route"), [("/ads/Ad-7", "/ads/{ad_id}"), ("/nowhere", "unmatched")]
+    )
+    async def test_is_counted_under_the_route_asked_for(
+        self, metrics: Metrics, path: str, route: str
+    ) -> None:
+        app = FastAPI()
+
+        @app.put("/ads/{ad_id}")
+        async def put() -> None:
+            raise AssertionError("refused before")
+
+        app.add_middleware(Refusing)
+        app.add_middleware(Access, metrics=metrics)
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+            await http.put(path)
+        assert requests(metrics, route, "PUT", "503") == 1

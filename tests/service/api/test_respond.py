@@ -38,8 +38,10 @@ async def client(services: Services) -> AsyncIterator[httpx.AsyncClient]:
     app.state.services = services
     app.include_router(respond.router())
     problems.install(app)
-    door = Door(app, services.settings, (), services.metrics, services.life)
-    transport = httpx.ASGITransport(Access(door, services.metrics))
+    metrics, life = services.metrics, services.life
+    app.add_middleware(Door, settings=services.settings, keys=(), metrics=metrics, life=life)
+    app.add_middleware(Access, metrics=metrics)
+    transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         yield http
 
@@ -202,10 +204,11 @@ class TestStream:
     ) -> None:
         services = serving("Try this", EngineDead())
         async with client(services) as http:
-            text = (await http.post("/respond", json={**ASK, "stream": True})).text
-        (first, _), (last, problem) = events(text)
+            response = await http.post("/respond", json={**ASK, "stream": True})
+        (first, _), (last, problem) = events(response.text)
         assert (first, last) == ("text", "error")
         assert problem["code"] == "model_unavailable"
+        assert problem["request_id"] == response.headers["x-request-id"]
         assert services.life.is_engine_dead
 
     async def test_one_that_is_dead_before_the_first_word_is_a_503(

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from time import monotonic
 
 from fastapi import FastAPI
@@ -49,12 +50,13 @@ def create_app(
     progress: told what is being prepared, a sentence at a time.
     """
     life = life or Life()
-    metrics = create_metrics()
+    metrics, tracer = create_metrics(), tracing.start_tracer()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            app.state.services = await open_services(settings, metrics, life, progress, stack)
+            services = await open_services(settings, metrics, life, progress, stack)
+            app.state.services = replace(services, tracer=tracer)
             stack.push_async_callback(life.end, _END_WITHIN_S)  # while store and engine are open
             yield
 
@@ -72,7 +74,7 @@ def create_app(
         document_keys(app)
     keys = read_keys(settings.auth.keys_file) if settings.auth.keys_file else ()
     app.add_middleware(Door, settings=settings, keys=keys, metrics=metrics, life=life)
-    app.add_middleware(Access, metrics=metrics)
+    app.add_middleware(Access, metrics=metrics, tracer=tracer)
     return app
 
 
@@ -102,7 +104,6 @@ async def open_services(
         metrics=metrics,
         life=life,
         secret=secrets.deployment,
-        tracer=tracing.start_tracer(),
         **stores,
     )
 

@@ -31,7 +31,7 @@ async def record(ask: Ask, answer: Answer, services: Services) -> None:
         _measure(answer, services)
         if services.tracer is not None:
             stages = answer.stages
-            tracing.export_spans(
+            tracing.export_stages(
                 services.tracer, answer.trace_headers, stages.total_s, stages.seconds
             )
 

@@ -27,6 +27,7 @@ from service.settings import Settings
 from service.signing import SigningKeysError
 from service.store.embedded import EmbeddedError
 from service.store_url import StoreUrlError
+from service.tracing import TracingError
 
 log = logging.getLogger(__name__)
 _OBJECTS_UNTIL_COLLECTION = 10_000
@@ -63,6 +64,7 @@ _START_ERRORS = (
     EmbeddedError,
     ProvisionError,
     EngineError,
+    TracingError,
 )
 """Each with a message that says what to do."""
 

@@ -9,28 +9,36 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Tracer
+    from opentelemetry.trace import Span, Tracer
 
 _TRACEPARENT = re.compile(r"^00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})$")
+_FIRST_SERVER_ERROR = 500
 
 
-def accept(traceparent: str | None) -> tuple[str, dict[str, str]]:
-    """The trace id and the headers to pass on, for a request's `traceparent` (W3C Trace Context).
+class TracingError(Exception):
+    """Spans cannot be exported as configured; the message says what to do."""
 
-    A missing or malformed one begins a new trace, as the recommendation says.
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Where a request stands in its trace. headers: for whatever works on its behalf.
+
+    span: of the whole request; None where none are exported.
     """
-    match = _TRACEPARENT.match(traceparent or "")
-    trace_id, flags = (match[1], match[3]) if match else (secrets.token_hex(16), "00")
-    return trace_id, {"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-{flags}"}
+
+    trace_id: str
+    headers: Mapping[str, str]
+    span: "Span | None" = None
 
 
 def start_tracer() -> "Tracer | None":
     """A tracer that exports by OTLP over HTTP, or None where no endpoint is configured.
 
-    Raises RuntimeError where an endpoint is configured and the extra `otel` is missing.
+    Raises TracingError where an endpoint is configured and the extra `otel` is missing.
     """
     if not (
         os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -43,7 +51,7 @@ def start_tracer() -> "Tracer | None":
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as missing:
-        raise RuntimeError(
+        raise TracingError(
             "an OpenTelemetry endpoint is configured: install the extra with"
             " `pip install 'llm-auction[otel]'`"
         ) from missing
@@ -52,24 +60,60 @@ def start_tracer() -> "Tracer | None":
     return provider.get_tracer("llm-auction")
 
 
-def export_spans(
-    tracer: "Tracer", headers: Mapping[str, str], total_s: float, stages: Mapping[str, float]
-) -> None:
-    """A span `respond` that ends now, with a child for each stage, laid end to end.
+def begin(headers: Mapping[str, str], tracer: "Tracer | None") -> Trace:
+    """The trace of a request with these headers (W3C Trace Context).
 
-    headers: the `traceparent` that was passed on. stages: name → seconds, in order. Insertions
-    are read between tokens; their span stands after decoding and shows their sum.
+    A missing or malformed `traceparent` begins a new trace, as the recommendation says; whether
+    that one is sampled is the tracer's to decide.
     """
+    if tracer is None:
+        match = _TRACEPARENT.match(headers.get("traceparent", ""))
+        trace_id, flags = (match[1], match[3]) if match else (secrets.token_hex(16), "00")
+        return Trace(trace_id, {"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-{flags}"})
     from opentelemetry import trace
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-    end = time.time_ns()
-    at = end - int(total_s * 1e9)
-    parent = TraceContextTextMapPropagator().extract(dict(headers))
-    span = tracer.start_span("respond", context=parent, start_time=at)
-    inside = trace.set_span_in_context(span)
+    propagator = TraceContextTextMapPropagator()
+    # A context of its own for the root: the SDK would take the one of whatever ran here before.
+    before = propagator.extract(headers, context=trace.set_span_in_context(trace.INVALID_SPAN))
+    span = tracer.start_span("request", context=before, kind=trace.SpanKind.SERVER)
+    onward: dict[str, str] = {}
+    propagator.inject(onward, context=trace.set_span_in_context(span))
+    return Trace(trace.format_trace_id(span.get_span_context().trace_id), onward, span)
+
+
+def end(trace: Trace, method: str, route: str, status: int) -> None:
+    """End the request's span, named and described as OpenTelemetry's conventions for HTTP say."""
+    if trace.span is None:
+        return
+    from opentelemetry.trace import StatusCode
+
+    trace.span.update_name(f"{method} {route}")
+    trace.span.set_attributes(
+        {
+            "http.request.method": method,
+            "http.route": route,
+            "http.response.status_code": status,
+        }
+    )
+    if status >= _FIRST_SERVER_ERROR:
+        trace.span.set_status(StatusCode.ERROR)
+    trace.span.end()
+
+
+def export_stages(
+    tracer: "Tracer", headers: Mapping[str, str], total_s: float, stages: Mapping[str, float]
+) -> None:
+    """A span for each stage of an answer that took `total_s` until now, laid end to end.
+
+    headers: of the request's Trace. stages: name → seconds, in order. Insertions are read between
+    tokens; their span stands after decoding and shows their sum.
+    """
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    inside = TraceContextTextMapPropagator().extract(headers)
+    at = time.time_ns() - int(total_s * 1e9)
     for name, seconds in stages.items():
-        child = tracer.start_span(name, context=inside, start_time=at)
+        span = tracer.start_span(name, context=inside, start_time=at)
         at += int(seconds * 1e9)
-        child.end(at)
-    span.end(end)
+        span.end(at)

@@ -4,6 +4,7 @@ import logging
 import re
 import uuid
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import Match
@@ -14,10 +15,15 @@ from service.api.problems import problem_response
 from service.errors import ProblemError
 from service.metrics import Metrics
 
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
 log = logging.getLogger("service.access")
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
 _CLIENT_LEFT = 499
 """nginx's word for a client that left before the answer began."""
+_UNTRACED = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Asked for every few seconds, by machines."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -28,9 +34,10 @@ class Access:
     request id, and after the request was counted: so nothing that broke goes on from here.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, tracer: "Tracer | None" = None) -> None:
         self.app = app
         self.metrics = metrics
+        self.tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -39,10 +46,10 @@ class Access:
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.match(given) else uuid.uuid4().hex
-        trace_id, onward = tracing.accept(headers.get("traceparent"))
-        scope.setdefault("state", {}).update(request_id=request_id, trace_headers=onward)
+        trace = tracing.begin(headers, None if scope["path"] in _UNTRACED else self.tracer)
+        scope.setdefault("state", {}).update(request_id=request_id, trace_headers=trace.headers)
         logs.request_id.set(request_id)
-        logs.trace_id.set(trace_id)
+        logs.trace_id.set(trace.trace_id)
         status, has_begun = _CLIENT_LEFT, False
         begun = monotonic()
 
@@ -61,11 +68,12 @@ class Access:
                 await problem_response(ProblemError(), request_id)(scope, receive, send_with_id)
             status = ProblemError.status  # of half a response the server closes the connection
         finally:
-            self._account(scope, status, monotonic() - begun)
+            self._account(scope, status, monotonic() - begun, trace)
 
-    def _account(self, scope: Scope, status: int, seconds: float) -> None:
+    def _account(self, scope: Scope, status: int, seconds: float, trace: tracing.Trace) -> None:
         route = _route(scope)
         method = scope["method"] if scope["method"] in _METHODS else "other"
+        tracing.end(trace, method, route, status)
         self.metrics.http_requests.labels(route, method, str(status)).inc()
         self.metrics.http_seconds.labels(route).observe(seconds)
         log.info(

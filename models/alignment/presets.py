@@ -71,7 +71,7 @@ REFINE: Final = replace(
     adapter=DEFAULT_MODEL,
     warm_start=replace(
         SMALL.warm_start,
-        examples=ExampleOptions(seed=11),
+        examples=ExampleOptions(seed=12),  # the adapter has seen those of 1 and 11
         steps=340,
         learning_rate=8e-4,
         cool_down=0.6,

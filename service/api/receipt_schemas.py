@@ -106,8 +106,9 @@ class ChargeNow(BaseModel):
     """What became of one insertion's charge so far."""
 
     ad_id: str
-    state: Literal["open", "charged", "expired"] = Field(
-        description="`open`: a click would be charged; `expired`: none came in time"
+    state: Literal["open", "charged", "expired", "refused"] = Field(
+        description="`open`: a click would be charged; `expired`: none came in time; `refused`: the"
+        " budget had no room for the impression"
     )
     charge_id: str | None
     amount_micros: int

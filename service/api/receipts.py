@@ -150,9 +150,20 @@ def _charge_now(insertion: dict[str, Any], recorded: Recorded | None) -> ChargeN
             charge_id=recorded.charge_id,
             amount_micros=recorded.amount_micros,
         )
-    is_open = datetime.now(UTC) < datetime.fromisoformat(insertion["charge"]["expires_at"])
-    state: Literal["open", "expired"] = "open" if is_open else "expired"
-    return ChargeNow(ad_id=insertion["ad_id"], state=state, charge_id=None, amount_micros=0)
+    return ChargeNow(
+        ad_id=insertion["ad_id"],
+        state=_uncharged(insertion["charge"]),
+        charge_id=None,
+        amount_micros=0,
+    )
+
+
+def _uncharged(charge: dict[str, Any]) -> Literal["open", "expired", "refused"]:
+    """Why nothing was charged so far. Impressions are charged with the record or not at all."""
+    if charge["event"] == "impression":
+        return "refused"
+    is_open = datetime.now(UTC) < datetime.fromisoformat(charge["expires_at"])
+    return "open" if is_open else "expired"
 
 
 @asynccontextmanager

@@ -80,7 +80,7 @@ class Accounts:
         now = given_at or datetime.now(UTC)
         expires_at = now + timedelta(seconds=self.settings.auction.charge_ttl_s)
         response_id = f"resp_{uuid.uuid4().hex}"
-        answer = _answer(response_id, ads, bid_micros, expires_at)
+        answer = _answer(response_id, ads, bid_micros, expires_at, self.settings.auction.pctr)
         self.latest = answer
         if is_recorded:
             await self.record(answer, now, user_id)
@@ -107,7 +107,8 @@ class Accounts:
         receipt = build_receipt(ask, answer, "chat", self.secret, with_text)
         ads = [part.offer.ad for part in answer.ads]
         requests = charges(answer, now, cast(Services, self))
-        parked_key = self.click_targets.parked_key(answer.response_id)
+        is_parked = self.settings.auction.event == "click"
+        parked_key = self.click_targets.parked_key(answer.response_id) if is_parked else None
 
         def also(redis: Any) -> None:
             self.ledger.charge_all(redis, requests, parked_key)
@@ -171,12 +172,18 @@ def _ask(answer: Answer, now: datetime, user_id: str | None) -> Ask:
     )
 
 
-def _answer(response_id: str, ads: tuple[Ad, ...], bid_micros: int, expires_at: datetime) -> Answer:
+def _answer(
+    response_id: str,
+    ads: tuple[Ad, ...],
+    bid_micros: int,
+    expires_at: datetime,
+    pctr: float | None,
+) -> Answer:
     offers = [EligibleAd(ad, bid_micros) for ad in ads]
     parts = []
     for at, offer in enumerate(offers):
         segment = Segment(SegmentKind.AD, offer.ad.title, at * 10, at * 10 + 9, offer.ad.ad_id)
-        parts.append(AdPart(offer, segment, first_price(offer, "USD", expires_at)))
+        parts.append(AdPart(offer, segment, first_price(offer, "USD", expires_at, pctr)))
     return Answer(
         response_id=response_id,
         text="Try these.",

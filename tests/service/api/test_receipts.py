@@ -100,6 +100,18 @@ class TestRead:
         [charge] = (await http.get(f"/responses/{response_id}")).json()["charges"]
         assert charge["state"] == "expired"
 
+    async def test_an_impression_that_the_budget_had_no_room_for_is_refused(
+        self, store: Store, namespace: str, make_ad: Callable[..., Ad], http: httpx.AsyncClient
+    ) -> None:
+        paid = accounts(store, namespace, auction={"event": "impression", "pctr": 0.1})
+        await paid.catalog.put(poor := make_ad("Ad-1", budget={"total": "0.03"}))
+        states = []
+        for _ in range(2):  # each costs 0.025
+            response_id, _ = await paid.answer(poor)
+            [charge] = (await http.get(f"/responses/{response_id}")).json()["charges"]
+            states.append((charge["state"], charge["amount_micros"]))
+        assert states == [("charged", 25_000), ("refused", 0)]
+
     async def test_an_unknown_id_is_a_404_and_what_is_none_a_422(
         self, http: httpx.AsyncClient
     ) -> None:

@@ -89,8 +89,7 @@ async def open_services(
         open_store(settings.store, settings.state_dir, progress)
     )
     stores = open_stores(store, settings)
-    loaded = await load_demo_ads(stores["catalog"])
-    if loaded:
+    if settings.store.wants_demo_ads and (loaded := await load_demo_ads(stores["catalog"])):
         progress(f"loaded {loaded} demo ads into the empty catalogue")
     engine = await start_engine(settings, progress)
     stack.push_async_callback(engine.close)

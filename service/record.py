@@ -28,7 +28,7 @@ async def record(ask: Ask, answer: Answer, services: Services) -> None:
     with answer.stages.timed("record"):
         if not ask.is_probe:
             await _keep(ask, answer, services)
-        _measure(answer, services)
+            _measure(answer, services)
         if services.tracer is not None:
             stages = answer.stages
             tracing.export_stages(

@@ -115,7 +115,8 @@ async def _serve(settings: Settings) -> int:
         lifespan="off",  # run here, so that a failed start can be told in a sentence
         timeout_graceful_shutdown=settings.http.drain_s,
     )
-    server = Server(config, life, lambda: _announce(console, url, monotonic() - begun))
+    has_keys = settings.auth.keys_file is not None
+    server = Server(config, life, lambda: _announce(console, url, monotonic() - begun, has_keys))
     life.on_death = partial(setattr, server, "should_exit", True)
     async with app.router.lifespan_context(app):
         _leave_out_of_collections()
@@ -153,7 +154,7 @@ def _bind(settings: Settings) -> socket.socket:
     return listener
 
 
-def _announce(console: Console, url: str, seconds: float) -> None:
+def _announce(console: Console, url: str, seconds: float, has_keys: bool) -> None:
     body = json.dumps(
         {
             "query": "Which running shoes are good for a beginner?",
@@ -161,8 +162,9 @@ def _announce(console: Console, url: str, seconds: float) -> None:
         }
     )
     console.print(f"\n[bold green]Ready[/] after {seconds:.0f} s on {url} — try it:\n")
+    key = "-H 'Authorization: Bearer <key>' " if has_keys else ""
     console.print(
-        f"curl -s {url}/respond -H 'Content-Type: application/json' -d '{body}'\n",
+        f"curl -s {url}/respond {key}-H 'Content-Type: application/json' -d '{body}'\n",
         soft_wrap=True,
         markup=False,
     )

@@ -74,6 +74,16 @@ class StoreSettings(Group):
     breaker_failures: int = Field(3, ge=1)
     breaker_cooldown_ms: int = Field(1_000, ge=1)
     fsync: Literal["everysec", "always"] = "everysec"
+    demo_ads: bool | None = Field(
+        None,
+        description="Load the demo ads into a catalogue that never held an ad; none: only where"
+        " Valkey is embedded",
+    )
+
+    @property
+    def wants_demo_ads(self) -> bool:
+        """Whether an empty catalogue is filled. Elsewhere one may be a loss that must be seen."""
+        return self.url is None if self.demo_ads is None else self.demo_ads
 
     @model_validator(mode="before")
     @classmethod

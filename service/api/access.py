@@ -26,6 +26,10 @@ _UNTRACED = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked for every few seconds, by machines."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
+_WRITING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_ACCOUNTS = ("/ads/", "/advertisers/")
+"""Where money is decided on: who has changed what has to be found later."""
+
 
 class Access:
     """ASGI middleware around the door, so that refusals there are seen too.
@@ -76,15 +80,17 @@ class Access:
         tracing.end(trace, method, route, status)
         self.metrics.http_requests.labels(route, method, str(status)).inc()
         self.metrics.http_seconds.labels(route).observe(seconds)
-        log.info(
-            "request",
-            extra={
-                "method": method,
-                "route": route,
-                "status": status,
-                "duration_ms": round(seconds * 1000, 3),
-            },
-        )
+        told = {
+            "method": method,
+            "route": route,
+            "status": status,
+            "duration_ms": round(seconds * 1000, 3),
+        }
+        if (caller := scope["state"].get("caller")) is not None:
+            told["caller"] = caller.name
+        if method in _WRITING and scope["path"].startswith(_ACCOUNTS):
+            told["path"] = scope["path"]
+        log.info("request", extra=told)
 
 
 def _route(scope: Scope) -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from service import server
 from service.settings import load_settings
@@ -40,3 +41,13 @@ def test_wrong_files_are_told(
     for words in told:
         assert words in " ".join(said.split())
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("has_keys", [False, True])
+def test_the_command_to_paste_has_a_key_where_one_is_needed(
+    has_keys: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server._announce(Console(stderr=True), "http://127.0.0.1:8000", 12.3, has_keys)
+    said = capsys.readouterr().err
+    assert "curl -s http://127.0.0.1:8000/respond" in said
+    assert ("Authorization: Bearer <key>" in said) is has_keys

@@ -27,6 +27,14 @@ def test_redis_url_is_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings().store.url == "redis://here:6379"
 
 
+def test_demo_ads_are_for_the_embedded_store_unless_asked_for() -> None:
+    elsewhere = {"url": "redis://elsewhere:6379"}
+    assert load_settings().store.wants_demo_ads
+    assert not load_settings({"store": {"demo_ads": False}}).store.wants_demo_ads
+    assert not load_settings({"store": elsewhere}).store.wants_demo_ads
+    assert load_settings({"store": {**elsewhere, "demo_ads": True}}).store.wants_demo_ads
+
+
 @pytest.mark.parametrize(
     ("url", "with_password"),
     [

@@ -11,9 +11,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api import problems
 from service.api.access import Access
+from service.api.auth import Scope as KeyScope
+from service.api.auth import new_key
+from service.api.door import Door
 from service.api.problems import problem_response
 from service.errors import Overloaded
+from service.life import Life
 from service.metrics import Metrics, create_metrics
+from service.settings import Settings
 
 
 @pytest.fixture
@@ -92,6 +97,37 @@ class Refusing:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await problem_response(Overloaded(retry_after_ms=1), None)(scope, receive, send)
+
+
+class TestTheLog:
+    @pytest.mark.parametrize(
+        ("method", "path", "told"),
+        [
+            ("PUT", "/ads/Ad-7", "/ads/Ad-7"),
+            ("GET", "/ads/Ad-7", None),
+            ("DELETE", "/users/bob/data", None),
+        ],
+    )
+    async def test_names_the_caller_and_whose_account_was_changed(
+        self,
+        metrics: Metrics,
+        caplog: pytest.LogCaptureFixture,
+        method: str,
+        path: str,
+        told: str | None,
+    ) -> None:
+        secret, key = new_key("operator", frozenset({KeyScope.ADMIN}))
+        settings, life = Settings(), Life()
+        app = FastAPI()
+        app.add_middleware(Door, settings=settings, keys=(key,), metrics=metrics, life=life)
+        app.add_middleware(Access, metrics=metrics)
+        caplog.set_level(logging.INFO, "service.access")
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+            await http.request(method, path, headers={"Authorization": f"Bearer {secret}"})
+        [entry] = [vars(record) for record in caplog.records if record.name == "service.access"]
+        assert entry["caller"] == "operator"
+        assert entry.get("path") == told
 
 
 class TestRefusedAtTheDoor:

@@ -102,6 +102,8 @@ class TestRendering:
             body = (await http.post("/respond", json={**ASK, "probe": True})).json()
         assert [ad["click_url"] for ad in body["ads"]] == [None]
         assert await services.receipts.get(body["response_id"]) is None
+        value = services.metrics.registry.get_sample_value
+        assert value("llm_auction_answer_ads_count") == 0
 
     async def test_every_other_answer_leaves_a_receipt(
         self, serving: Callable[..., Services]

@@ -58,15 +58,19 @@ format: .venv/dev.done
 	@command -v $(PYTHON) >/dev/null || { echo "Needs $(PYTHON); PYTHON=... names another"; exit 1; }
 	@$(PYTHON) -m venv .venv
 
-# A GPU needs what pyproject.toml leaves out of the other locks, so its lock does not look there.
+# A GPU needs what pyproject.toml leaves out of the other locks, so its lock does not look there. The
+# others share one .venv: each keeps to those before it, so that none replaces what another installed.
 lock:
 	compile() { uv pip compile pyproject.toml --python-version 3.11 --quiet --no-annotate --no-header \
 		--no-emit-find-links "$${@:2}" -o requirements/$$1.lock; }; \
 	compile cpu --extra cpu --extra otel; \
 	compile gpu --extra gpu --extra otel --no-config; \
-	compile align --extra cpu --extra simulation --extra align; \
-	compile load --extra cpu --extra load; \
-	compile dev --extra cpu --extra otel --extra simulation --extra align --extra dev
+	shared=(-c requirements/cpu.lock); \
+	compile align --extra cpu --extra simulation --extra align "$${shared[@]}"; \
+	shared+=(-c requirements/align.lock); \
+	compile load --extra cpu --extra load "$${shared[@]}"; \
+	shared+=(-c requirements/load.lock); \
+	compile dev --extra cpu --extra otel --extra simulation --extra align --extra dev "$${shared[@]}"
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -4,9 +4,10 @@
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
-HOST ?= 127.0.0.1
-PORT ?= 8000
-STATE_DIR ?= state
+# `serve` passes these, and what is passed wins over the service's own variables: so they come first.
+HOST ?= $(or $(LLM_AUCTION_HTTP__HOST),127.0.0.1)
+PORT ?= $(or $(LLM_AUCTION_HTTP__PORT),8000)
+STATE_DIR ?= $(or $(LLM_AUCTION_STATE_DIR),state)
 PYTHON ?= python3.11
 PARTS ?= a,b,c,d,e,f
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu

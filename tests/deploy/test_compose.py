@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from service.settings import Settings
+from service.signing import load_secrets
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
@@ -33,6 +34,24 @@ class TestService:
         settings = settings_of({key: defaulted(value) for key, value in environment.items()})
         password = (secrets_dir / "store_password").read_text().strip()
         assert settings.store.url == f"redis://:{password}@store:6379/0"
+
+    def test_it_signs_with_what_is_made_for_all(
+        self,
+        name: str,
+        settings_of: Callable[[Mapping[str, str]], Settings],
+        secrets_dir: Path,
+        tmp_path: Path,
+    ) -> None:
+        environment = SERVICES[name]["environment"]
+        signing = settings_of({key: defaulted(value) for key, value in environment.items()}).signing
+        assert signing.keys_file == secrets_dir / "signing_keys"
+        assert signing.secret_file == secrets_dir / "signing_secret"
+        assert len(load_secrets(tmp_path, signing.keys_file, signing.secret_file).deployment) == 32
+
+    def test_has_every_secret_that_its_settings_name(self, name: str) -> None:
+        paths = [Path(str(value)) for value in SERVICES[name]["environment"].values()]
+        named = {path.name for path in paths if path.parent == Path("/run/secrets")}
+        assert named == set(SERVICES[name]["secrets"])
 
     def test_a_stop_outlasts_the_drain(self, name: str) -> None:
         assert int(SERVICES[name]["stop_grace_period"].rstrip("s")) > Settings().http.drain_s + 10

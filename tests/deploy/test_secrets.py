@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from service.api.auth import Scope, find_key, read_keys
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -47,6 +49,7 @@ def test_makes_all_of_them_once(checkout: Path) -> None:
 
     assert first.returncode == 0, first.stderr
     assert "key for chat front ends" in first.stdout
+    assert "key for operators" in first.stdout
     assert set(secrets) == {
         "api_keys", "metrics_key", "store_password", "grafana_password", "signing_keys",
         "signing_secret",
@@ -65,6 +68,17 @@ def test_the_key_for_metrics_is_a_header_as_it_stands(checkout: Path) -> None:
     assert key.isprintable()
     assert scraper.split()[1:] == [b"metrics", sha256(key.encode()).hexdigest().encode()]
     assert secrets["signing_keys"].endswith(b"\n")  # the next key is a line of its own
+
+
+def test_keys_that_are_shown_are_those_of_the_service(checkout: Path) -> None:
+    shown = make_secrets(checkout).stdout.splitlines()
+    keys = read_keys(checkout / "deploy" / "secrets" / "api_keys")
+
+    found = [find_key(keys, f"Bearer {line}") for line in shown]
+    assert [(key.name, key.scopes) for key in found if key] == [
+        ("chat", {Scope.RESPOND}),
+        ("operator", {Scope.ADMIN}),
+    ]
 
 
 def test_a_failure_leaves_nothing_half_made(checkout: Path) -> None:

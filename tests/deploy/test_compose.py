@@ -60,6 +60,13 @@ class TestService:
         assert SERVICES[name]["profiles"] == [name.removeprefix("service-")]
 
 
+def test_the_store_keeps_money_and_refuses_what_it_has_no_room_for() -> None:
+    options = [line.split() for line in defaulted(SERVICES["store"]["command"][-1]).splitlines()]
+    assert ["appendonly", "yes"] in options
+    assert ["maxmemory", "2gb"] in options
+    assert ["maxmemory-policy", "noeviction"] in options
+
+
 @pytest.mark.parametrize("name", SERVICES)
 class TestEveryService:
     def test_has_no_privileges_and_a_read_only_root(self, name: str) -> None:

@@ -276,6 +276,7 @@ def _as_problem(error: EngineError, services: Services) -> ProblemError:
     if isinstance(error, PromptTooLong):
         return PromptTooLarge(str(error))
     if isinstance(error, EngineOverloaded):
+        services.metrics.refused.labels(Overloaded.code).inc()
         return Overloaded("The model's queue is full", retry_after_ms=retry_after_ms)
     if isinstance(error, EngineDead):
         services.life.engine_died()

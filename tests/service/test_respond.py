@@ -169,6 +169,9 @@ class TestEnds:
         with pytest.raises(problem) as raised:
             await run(ask(), having)
         assert raised.value.status == status
+        value = having.metrics.registry.get_sample_value
+        refused = value("llm_auction_refused_total", {"reason": "overloaded"})
+        assert (refused == 1) is isinstance(error, EngineOverloaded)
         assert having.life.is_engine_dead is isinstance(error, EngineDead)
 
 

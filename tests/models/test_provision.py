@@ -86,7 +86,14 @@ class TestTheDefaultModel:
         shipped = Path(module.__file__).parent / "weights" / DEFAULT_MODEL
 
         assert (shipped / "adapter_model.safetensors").stat().st_size <= 12_000_000
-        assert (shipped / "MODEL_CARD.md").is_file()
+
+    def test_adapter_is_the_one_whose_figures_are_told(self) -> None:
+        shipped = Path(module.__file__).parent / "weights" / DEFAULT_MODEL
+        sha256 = Adapter(shipped).sha256()
+        results = Path(module.__file__).parent / "evaluation" / "RESULTS.md"
+
+        assert sha256 in (shipped / "MODEL_CARD.md").read_text()
+        assert sha256[:8] in results.read_text()
 
 
 class TestAdapter:

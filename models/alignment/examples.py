@@ -63,10 +63,11 @@ class TokenKind(StrEnum):
     MARKER = "marker"
     OFFER = "offer"
     END = "end"
+    """After the last whole sentence. A small base would go on, and repeat itself."""
 
 
 CHOICE_TOKENS = 3
-TAUGHT = (TokenKind.TEXT, TokenKind.END)
+TAUGHT = (TokenKind.TEXT,)
 """What the base model teaches, by what it would say there itself."""
 
 
@@ -239,8 +240,7 @@ class Packer:
             is_word = kinds[place] is TokenKind.TEXT and place % self._options.text_stride == 0
             if is_word and other is not None and tokens[other] == woven[place]:
                 matched[place] = other
-        matched[len(woven)] = len(tokens)
-        return [*tokens, self._tokenizer.eos_token_id], matched
+        return tokens, matched
 
     def answer_tokens(self, answer: Woven) -> tuple[list[int], list[TokenKind]]:
         """The answer's tokens with its end, and their kinds."""

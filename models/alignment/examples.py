@@ -63,11 +63,10 @@ class TokenKind(StrEnum):
     MARKER = "marker"
     OFFER = "offer"
     END = "end"
-    """After the last whole sentence. A small base would go on, and repeat itself."""
 
 
 CHOICE_TOKENS = 3
-TAUGHT = (TokenKind.TEXT,)
+TAUGHT = (TokenKind.TEXT, TokenKind.END)
 """What the base model teaches, by what it would say there itself."""
 
 
@@ -240,7 +239,8 @@ class Packer:
             is_word = kinds[place] is TokenKind.TEXT and place % self._options.text_stride == 0
             if is_word and other is not None and tokens[other] == woven[place]:
                 matched[place] = other
-        return tokens, matched
+        matched[len(woven)] = len(tokens)
+        return [*tokens, self._tokenizer.eos_token_id], matched
 
     def answer_tokens(self, answer: Woven) -> tuple[list[int], list[TokenKind]]:
         """The answer's tokens with its end, and their kinds."""

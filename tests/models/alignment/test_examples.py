@@ -131,9 +131,9 @@ class TestPacker:
         learnt = [t for t in pupil.targets if t.teacher is not None]
 
         assert ADS[1].title not in tokenizer.decode(asked.tokens)
-        assert tokenizer.decode(said.tokens) == ANSWER
+        assert tokenizer.decode(said.tokens) == ANSWER + tokenizer.eos_token
         assert [pupil.tokens[t.position] for t in learnt] == [rows[t.teacher] for t in learnt]
-        assert {t.kind for t in learnt} == {TokenKind.TEXT}
+        assert {t.kind for t in learnt} == {TokenKind.TEXT, TokenKind.END}
         assert len(learnt) > 0.8 * len(ANSWER)
 
     def test_nothing_is_taught_that_only_stands_in_for_the_answer(self, tokenizer: Any) -> None:
@@ -144,16 +144,7 @@ class TestPacker:
         places = [t.position for t in pupil.targets if t.teacher is not None]
 
         said = tokenizer.decode([pupil.tokens[place] for place in places])
-        assert said == "Good shoes matter."
-
-    def test_the_end_is_learnt_whatever_the_teacher_would_go_on_to_say(
-        self, tokenizer: Any
-    ) -> None:
-        pack = Packer(tokenizer, OPTIONS).pack([[taught(), taught(name="b")]])
-        for run in pack.tree.runs[-2:]:
-            last = run.targets[-1]
-            assert (last.kind, last.teacher) == (TokenKind.END, None)
-            assert run.tokens[last.position] == tokenizer.eos_token_id
+        assert said == "Good shoes matter." + tokenizer.eos_token
 
     def test_words_of_the_base_model_are_learnt_now_and_then(self, tokenizer: Any) -> None:
         sparse = Packer(tokenizer, replace(OPTIONS, text_stride=4))

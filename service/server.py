@@ -159,6 +159,7 @@ def _announce(console: Console, url: str, seconds: float, has_keys: bool) -> Non
         {
             "query": "Which running shoes are good for a beginner?",
             "candidates": [{"ad_id": "Ad-1001", "bid": 1.25}],
+            "max_tokens": 100,
         }
     )
     console.print(f"\n[bold green]Ready[/] after {seconds:.0f} s on {url} — try it:\n")

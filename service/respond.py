@@ -21,6 +21,7 @@ from models.engine.interface import (
     EngineError,
     EngineOverloaded,
     Generation,
+    PromptRefused,
     PromptTooLong,
     Sampling,
     Usage,
@@ -29,7 +30,14 @@ from service.answer import AdPart, Answer, Ask, Offers, Stages, TextPart
 from service.auction.charge import Charge
 from service.auction.click_token import ClickTerms, sign
 from service.auction.eligibility import EligibleAd, decide
-from service.errors import ModelUnavailable, Overloaded, ProblemError, PromptTooLarge
+from service.errors import (
+    FieldError,
+    InvalidRequest,
+    ModelUnavailable,
+    Overloaded,
+    ProblemError,
+    PromptTooLarge,
+)
 from service.receipt import pseudonym
 from service.record import record
 from service.services import Services
@@ -47,11 +55,15 @@ async def respond(
     unstreamed answer nothing is shown before it is whole.
     can_charge: False gives the answer that the store's absence gives, without ads.
 
-    Raises PromptTooLarge, Overloaded, ModelUnavailable (service.errors).
+    Raises PromptTooLarge, InvalidRequest where the model takes no such conversation, Overloaded,
+    ModelUnavailable (service.errors).
     """
     stages = Stages(ask.received_at)
     offers = await find_eligible(ask, services, stages, can_charge)
-    prompt, offers = write_prompt(ask, offers, services, stages)
+    try:
+        prompt, offers = write_prompt(ask, offers, services, stages)
+    except EngineError as error:
+        raise _as_problem(error, services) from error
     writing = begin_writing(ask, offers, services)
     shown_count = 0
     try:
@@ -275,6 +287,8 @@ def _as_problem(error: EngineError, services: Services) -> ProblemError:
     retry_after_ms = services.settings.limits.retry_after_ms
     if isinstance(error, PromptTooLong):
         return PromptTooLarge(str(error))
+    if isinstance(error, PromptRefused):
+        return InvalidRequest(errors=[FieldError("/conversation", str(error))])
     if isinstance(error, EngineOverloaded):
         services.metrics.refused.labels(Overloaded.code).inc()
         return Overloaded("The model's queue is full", retry_after_ms=retry_after_ms)

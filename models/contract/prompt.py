@@ -27,9 +27,9 @@ from models.contract.neutral import neutralise, neutralise_line
 
 CONTRACT_VERSION: Final = "3"
 MAX_DESCRIPTION_CHARACTERS: Final = 64
+"""How much of a description the model reads; every ad costs its tokens in every answer."""
 _FIXED_TOKENS: Final = 1024
 _LINE_TOKENS: Final = 128
-"""How much of a description the model reads; every ad costs its tokens in every answer."""
 
 Role = Literal["system", "user", "assistant"]
 

@@ -46,6 +46,7 @@ class Answer:
         self._finish_reason: FinishReason | None = None
         self._usage = Usage(0, 0, 0)
         self._text = ""
+        self._half = ""
         self._counted = 0
         self._first_token_at: float | None = None
 
@@ -57,7 +58,7 @@ class Answer:
             self._usage = _usage(usage)
         text = ""
         for choice in event.get("choices") or ():
-            text = choice.get("delta", {}).get("content") or ""
+            text = self._characters(choice.get("delta", {}).get("content") or "")
             if reason := choice.get("finish_reason"):
                 self._finish_reason = _FINISH_REASONS.get(reason, "stop")
         if text and self._first_token_at is None:
@@ -77,6 +78,18 @@ class Answer:
             self._usage,
             first_token_at=self._first_token_at,
         )
+
+    def _characters(self, text: str) -> str:
+        """`text` as whole characters. JSON may bring half of one (a UTF-16 surrogate), as a server
+        in between does that cuts where it likes; its other half comes next, or never."""
+        text, self._half = self._half + text, ""
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            if "\ud800" <= text[-1] <= "\udbff":
+                text, self._half = text[:-1], text[-1]
+            return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return text
 
     def _newly_counted(self) -> int:
         new = self._usage.completion_tokens - self._counted

@@ -34,6 +34,10 @@ class EngineUnavailable(EngineError):
     """The engine does not answer now; it may later."""
 
 
+class PromptRefused(EngineError):
+    """The model's chat template takes no such turns; the message says which."""
+
+
 class PromptTooLong(EngineError):
     """The prompt and the wished-for answer exceed the model's context."""
 

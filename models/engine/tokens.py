@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
+from jinja2 import TemplateError
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
@@ -48,7 +49,7 @@ class PromptTokenizer:
         """Return the prompt's tokens, ending where the model's answer begins. Do not change them.
 
         Of a prompt with more than `at_most` tokens those up to the message that exceeds it are
-        enough.
+        enough. Raises ValueError where the model's chat template does not take the roles.
 
         For ordinary text they equal what the tokenizer's own `apply_chat_template` gives, as long
         as pieces end where the tokenizer does not merge across (a line break before a word).
@@ -85,15 +86,20 @@ class PromptTokenizer:
     def _render_frame(self, roles: tuple[Role, ...]) -> tuple[tuple[int, ...], ...]:
         """Return the tokens before, between and after the contents of messages with these roles.
 
-        Raises ValueError when the template drops, repeats or reorders contents.
+        Raises ValueError when the template drops, repeats or reorders contents, or refuses the
+        roles, as many do that do not alternate.
         """
         # Private-use characters: no template looks for them, none trims them.
         marks = [f"\ue000{index}\ue001" for index in range(len(roles))]
-        rendered: str = self._tokenizer.apply_chat_template(
-            [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)],
-            add_generation_prompt=True,
-            tokenize=False,
-        )
+        turns = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
+        try:
+            rendered: str = self._tokenizer.apply_chat_template(
+                turns, add_generation_prompt=True, tokenize=False
+            )
+        except TemplateError as refused:
+            raise ValueError(
+                f"The model's chat template refuses the roles {', '.join(roles)}: {refused}"
+            ) from refused
         frame = []
         for mark in marks:
             around, found, rendered = rendered.partition(mark)

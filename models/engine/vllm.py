@@ -37,6 +37,7 @@ from models.engine.interface import (
     Generation,
     Load,
     ModelIdentity,
+    PromptRefused,
     PromptTooLong,
     Sampling,
     Usage,
@@ -135,7 +136,11 @@ class VllmEngine:
             )
         except Exception as error:
             raise EngineError(f"vLLM cannot serve {model.name}: {error}") from error
-        started = cls(engine, _identity(model, engine), gauges)
+        try:
+            started = cls(engine, _identity(model, engine), gauges)
+        except ValueError as unfit:
+            engine.shutdown()
+            raise EngineError(f"{model.name} cannot be served: {unfit}") from unfit
         await engine.collective_rpc("end_with", args=(os.getpid(),))
         if has_cpu_vllm():
             await engine.collective_rpc("give_way")
@@ -152,10 +157,16 @@ class VllmEngine:
         return int(self._engine.model_config.max_model_len)
 
     def count_tokens(self, prompt: Prompt, at_most: int | None = None) -> int:
-        return len(self._tokenizer.encode(prompt, at_most))
+        return len(self._encode(prompt, at_most))
+
+    def _encode(self, prompt: Prompt, at_most: int | None = None) -> list[int]:
+        try:
+            return self._tokenizer.encode(prompt, at_most)
+        except ValueError as refused:
+            raise PromptRefused(str(refused)) from refused
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Chunk]:
-        tokens = self._tokenizer.encode(generation.prompt)
+        tokens = self._encode(generation.prompt)
         room = self.max_model_len - len(tokens)
         if room < 1:
             raise PromptTooLong(
@@ -233,7 +244,8 @@ class VllmEngine:
 
     async def _warm_up(self) -> None:
         """Generate a few tokens, so that no request pays for what happens once."""
-        prompt = Prompt("warm-up", (Message("user", (Piece("Hello", recurs=False),)),))
+        said = (Piece("Hello", recurs=False),)
+        prompt = Prompt("warm-up", (Message("system", said), Message("user", said)))
         generation = Generation("warm-up", prompt, Sampling(max_tokens=4), "root ::= [^@]*")
         async with aclosing(self.generate(generation)) as chunks:
             async for _ in chunks:

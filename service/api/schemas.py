@@ -197,7 +197,7 @@ class InsertionFault(BaseModel):
 class ModelUsed(BaseModel):
     name: str
     revision: str
-    contract: str = Field(description="Version and layout of the prompt", examples=["1-inline"])
+    contract: str = Field(description="Version and layout of the prompt", examples=["3-inline"])
 
 
 class LatencyMs(BaseModel):

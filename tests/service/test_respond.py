@@ -19,6 +19,7 @@ from models.engine.interface import (
     EngineError,
     EngineOverloaded,
     EngineUnavailable,
+    PromptRefused,
     PromptTooLong,
 )
 from service.answer import AdPart, Answer, Ask, TextPart
@@ -26,7 +27,13 @@ from service.auction.ad import Ad
 from service.auction.click_token import read
 from service.auction.eligibility import Bid
 from service.click import ClickOutcome, settle_or_park
-from service.errors import ModelUnavailable, Overloaded, ProblemError, PromptTooLarge
+from service.errors import (
+    InvalidRequest,
+    ModelUnavailable,
+    Overloaded,
+    ProblemError,
+    PromptTooLarge,
+)
 from service.receipt import pseudonym
 from service.respond import respond
 from service.services import Services
@@ -298,6 +305,21 @@ class TestPrompt:
         with pytest.raises(PromptTooLarge):
             await run(ask(conversation=turns, max_tokens=96), scripted_services(store, engine))
         assert counted == [engine.max_model_len - 96]
+
+    async def test_turns_that_the_models_template_does_not_take_are_a_wrong_field(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        engine = ScriptedEngine(["Fine."])
+
+        def count_tokens(prompt: Prompt, at_most: int | None = None) -> int:
+            raise PromptRefused("roles must alternate")
+
+        monkeypatch.setattr(engine, "count_tokens", count_tokens)
+        with pytest.raises(InvalidRequest) as raised:
+            await run(ask(), scripted_services(store, engine))
+        assert [(e.loc, e.msg) for e in raised.value.errors] == [
+            ("/conversation", "roles must alternate")
+        ]
 
     async def test_order_is_not_the_callers(self, store: Store) -> None:
         engine = ScriptedEngine(["Fine."])

@@ -143,3 +143,16 @@ def test_of_too_long_a_conversation_hardly_more_is_read_than_is_wanted(
     whole = len(prompts.encode(long))
     assert whole > 3000
     assert len(prompts.encode(long, at_most=whole)) == whole
+
+
+def test_roles_that_the_template_refuses_are_told(tokenizer: Any) -> None:
+    from transformers import AutoTokenizer
+
+    strict = AutoTokenizer.from_pretrained(tokenizer.name_or_path)
+    strict.chat_template = (
+        "{% if messages|length > 1 %}{{ raise_exception('roles must alternate') }}{% endif %}"
+        "{{ messages[0]['content'] }}"
+    )
+
+    with pytest.raises(ValueError, match="refuses the roles user, user: roles must alternate"):
+        PromptTokenizer(strict).encode(prompt(("user", "a"), ("user", "b")))

@@ -6,7 +6,7 @@ Streamed and unstreamed answers come from the same generator. It knows nothing o
 fail never fail an answer, and nothing is charged that was not read back without fault.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from datetime import timedelta
 from decimal import Decimal
@@ -45,15 +45,19 @@ from service.store.connection import StoreUnavailable
 from service.store.showings import Viewer
 from service.writing import Billing, Writing
 
+Keep = Callable[[Answer], Awaitable[None]]
+
 
 async def respond(
-    ask: Ask, services: Services, *, can_charge: bool = True
+    ask: Ask, services: Services, *, can_charge: bool = True, keep: Keep | None = None
 ) -> AsyncGenerator[TextPart | AdPart | Answer]:
     """Yield the parts of the answer as they are written, then the whole Answer, once.
 
     Closing the generator aborts the generation; what was shown by then is still recorded. Of an
     unstreamed answer nothing is shown before it is whole.
     can_charge: False gives the answer that the store's absence gives, without ads.
+    keep: called with the whole answer before it is recorded, for what to await right after; neither
+    is cut short by a client that leaves.
 
     Raises PromptTooLarge, InvalidRequest where the model takes no such conversation, Overloaded,
     ModelUnavailable (service.errors).
@@ -65,17 +69,26 @@ async def respond(
     except EngineError as error:
         raise _as_problem(error, services) from error
     writing = begin_writing(ask, offers, services)
-    shown_count = 0
+    shown_count, is_whole = 0, False
     try:
         async for part in generate(ask, prompt, writing, services, stages):
             shown_count += 1 if ask.is_streamed else 0
             yield part
-        shown_count = len(writing.parts)
+        shown_count, is_whole = len(writing.parts), True
     finally:
         del writing.parts[shown_count:]  # nobody pays for an ad that nobody received
         answer = account(ask, offers, prompt, writing, services, stages)
-        await services.life.complete(record(ask, answer, services))
+        kept = keep(answer) if keep is not None and is_whole else None
+        await services.life.complete(_leave_behind(ask, answer, services, kept))
     yield answer
+
+
+async def _leave_behind(
+    ask: Ask, answer: Answer, services: Services, kept: Awaitable[None] | None
+) -> None:
+    await record(ask, answer, services)
+    if kept is not None:
+        await kept
 
 
 async def find_eligible(ask: Ask, services: Services, stages: Stages, can_charge: bool) -> Offers:

@@ -8,21 +8,18 @@ for nobody, and a retry would have its ads charged again.
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import Awaitable
 from time import monotonic
 
-from service.answer import AdPart, TextPart
+from service.answer import Answer
+from service.api.render import ClickLink, as_response
 from service.api.schemas import RespondResponse
 from service.errors import IdempotencyConflict, IdempotencyInProgress
-from service.life import Life
 from service.store.connection import StoreUnavailable
 from service.store.idempotency import Claim, Conflict, IdempotencyStore, InProgress, Replay
 
 log = logging.getLogger(__name__)
 _POLL_S = 0.05
-
-Part = TextPart | AdPart | RespondResponse
 
 
 async def claim_once(
@@ -53,32 +50,35 @@ async def claim_once(
                 await asyncio.sleep(_POLL_S)
 
 
-async def fulfil(
-    store: IdempotencyStore, claim: Claim, parts: AsyncGenerator[Part], life: Life
-) -> AsyncGenerator[Part]:
-    """Pass `parts` on, storing the response before it is shown; without one, drop the claim."""
-    is_stored = False
-    try:
-        async with aclosing(parts):
-            async for part in parts:
-                if isinstance(part, RespondResponse):
-                    is_stored = True
-                    await life.complete(_finish(store, claim, part.model_dump_json()))
-                yield part
-    finally:
-        if not is_stored:
-            await life.complete(_release(store, claim))
+class Fulfilment:
+    """The one answer under a claim: kept with its record, or the claim is given up."""
 
+    def __init__(self, store: IdempotencyStore, claim: Claim, link: ClickLink) -> None:
+        self._store = store
+        self._claim = claim
+        self._link = link
+        self._is_made = False
+        self.response: RespondResponse | None = None
+        """What is kept, once it is."""
 
-async def _finish(store: IdempotencyStore, claim: Claim, stored: str) -> None:
-    try:
-        await store.finish(claim, stored)
-    except StoreUnavailable:
-        log.warning("an answer could not be kept for replay: the store is away")
+    def keep(self, answer: Answer) -> Awaitable[None]:
+        """What keeps `answer`, to be awaited when it is recorded. From now on the claim stands: an
+        answer that was recorded must not be made again, whether or not anybody received it."""
+        self._is_made = True
+        return self._keep(answer)
 
+    async def _keep(self, answer: Answer) -> None:
+        self.response = as_response(answer, self._link)
+        try:
+            await self._store.finish(self._claim, self.response.model_dump_json())
+        except StoreUnavailable:
+            log.warning("an answer could not be kept for replay: the store is away")
 
-async def _release(store: IdempotencyStore, claim: Claim) -> None:
-    try:
-        await store.release(claim)
-    except StoreUnavailable:
-        log.warning("an idempotency claim could not be dropped; it will expire")
+    async def give_up(self) -> None:
+        """Free the key for another try, unless the answer was made."""
+        if self._is_made:
+            return
+        try:
+            await self._store.release(self._claim)
+        except StoreUnavailable:
+            log.warning("an idempotency claim could not be dropped; it will expire")

@@ -13,9 +13,9 @@ from starlette.types import Receive, Scope, Send
 
 from models.contract.neutral import neutralise
 from models.contract.prompt import Profile, Turn
-from service.answer import Answer, Ask
+from service.answer import AdPart, Answer, Ask, TextPart
 from service.api.auth import Scope as KeyScope
-from service.api.once import Part, claim_once, fulfil
+from service.api.once import Fulfilment, claim_once
 from service.api.problems import documented, problem_body
 from service.api.render import ClickLink, as_event, as_response, error_event, replayed
 from service.api.schemas import RespondRequest, RespondResponse
@@ -38,6 +38,7 @@ from service.respond import respond
 from service.services import Services
 
 T = TypeVar("T")
+Part = TextPart | AdPart | RespondResponse
 
 IdempotencyKey = Annotated[
     str | None,
@@ -104,9 +105,11 @@ def router() -> APIRouter:
             )
             if isinstance(claim, RespondResponse):
                 return _replay(claim, body.stream)
-            parts = answer_parts(ask, services, link, can_charge=claim is not None)
-            if claim is not None:
-                parts = fulfil(services.idempotency, claim, parts, services.life)
+            if claim is None:
+                parts = answer_parts(ask, services, link, can_charge=False)
+            else:
+                fulfilment = Fulfilment(services.idempotency, claim, link)
+                parts = answer_parts(ask, services, link, fulfilment)
         if not body.stream:
             return await _whole(parts)
         first = await anext(parts)
@@ -158,12 +161,29 @@ def _first(given: T | None, default: T) -> T:
 
 
 async def answer_parts(
-    ask: Ask, services: Services, link: ClickLink, *, can_charge: bool = True
+    ask: Ask,
+    services: Services,
+    link: ClickLink,
+    fulfilment: Fulfilment | None = None,
+    *,
+    can_charge: bool = True,
 ) -> AsyncGenerator[Part]:
-    """The parts of the answer, then the response object, rendered once."""
-    async with aclosing(respond(ask, services, can_charge=can_charge)) as parts:
-        async for part in parts:
-            yield as_response(part, link) if isinstance(part, Answer) else part
+    """The parts of the answer, then the response object, rendered once.
+
+    fulfilment: keeps it for replay, before it is shown.
+    """
+    keep = None if fulfilment is None else fulfilment.keep
+    try:
+        async with aclosing(respond(ask, services, can_charge=can_charge, keep=keep)) as parts:
+            async for part in parts:
+                if isinstance(part, Answer):
+                    kept = None if fulfilment is None else fulfilment.response
+                    yield kept or as_response(part, link)
+                else:
+                    yield part
+    finally:
+        if fulfilment is not None:
+            await services.life.complete(fulfilment.give_up())
 
 
 async def _whole(parts: AsyncGenerator[Part]) -> Response:

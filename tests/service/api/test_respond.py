@@ -249,6 +249,33 @@ class TestIdempotency:
             again = await http.post("/respond", json=ASK, headers=headers)
         assert again.json()["answer"] == "Fine."
 
+    async def test_an_answer_recorded_for_a_client_that_left_is_replayed_and_charged_once(
+        self, serving: Callable[..., Services], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        services = serving("Try ", MARKER, ".")
+        paid = services.settings.auction.model_copy(update={"event": "impression", "pctr": 0.05})
+        settings = services.settings.model_copy(update={"auction": paid})
+        services = replace(services, settings=settings)
+        is_recording, may_go_on = asyncio.Event(), asyncio.Event()
+        save = services.receipts.save
+
+        async def slow(*arguments: Any) -> list[Any]:
+            is_recording.set()
+            await may_go_on.wait()
+            return await save(*arguments)
+
+        monkeypatch.setattr(services.receipts, "save", slow)
+        headers = {"Idempotency-Key": "e"}
+        async with client(services) as http:
+            leaving = asyncio.create_task(http.post("/respond", json=ASK, headers=headers))
+            await is_recording.wait()
+            leaving.cancel()
+            may_go_on.set()
+            again = await http.post("/respond", json=ASK, headers=headers)
+        assert again.headers["idempotency-replayed"] == "true"
+        assert len(again.json()["ads"]) == 1
+        assert len([entry async for entry in services.ledger.entries()]) == 1
+
     async def test_a_second_request_waits_for_the_first(
         self, serving: Callable[..., Services]
     ) -> None:

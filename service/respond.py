@@ -64,10 +64,7 @@ async def respond(
     """
     stages = Stages(ask.received_at)
     offers = await find_eligible(ask, services, stages, can_charge)
-    try:
-        prompt, offers = write_prompt(ask, offers, services, stages)
-    except EngineError as error:
-        raise _as_problem(error, services) from error
+    prompt, offers = write_prompt(ask, offers, services, stages)
     writing = begin_writing(ask, offers, services)
     shown_count, is_whole = 0, False
     try:
@@ -123,24 +120,13 @@ def write_prompt(
     """The prompt, with as many candidates as the model's context has room for.
 
     Where there is not room for all, those that promise least go first. Raises PromptTooLarge where
-    not even the conversation fits.
+    not even the conversation fits, InvalidRequest where the model takes no such turns.
     """
     with stages.timed("prompt"):
-        limit = _prompt_limit(ask, services)
-        if _characters(ask) > limit:  # the loop must not stand still for a megabyte of them
-            _bare_tokens(ask, services, limit)
-        kept = _listed(ask, offers.eligible, services)
-        prompt = _prompt(ask, kept, services)
-        tokens = services.engine.count_tokens(prompt)
-        if tokens <= limit:
-            return prompt, offers.keep(kept)
-        bare = _bare_tokens(ask, services, limit)
-        while tokens > limit:
-            fitting = int(len(kept) * (limit - bare) / (tokens - bare))
-            kept = _most_promising(kept, min(fitting, len(kept) - 1))
-            prompt = _prompt(ask, kept, services)
-            tokens = services.engine.count_tokens(prompt)
-        return prompt, offers.keep(kept)
+        try:
+            return _prompt_with_room(ask, offers, services)
+        except EngineError as error:
+            raise _as_problem(error, services) from error
 
 
 def begin_writing(ask: Ask, offers: Offers, services: Services) -> Writing:
@@ -264,6 +250,24 @@ def _candidate(offer: EligibleAd) -> Candidate:
 @lru_cache(maxsize=16_384)
 def _units(micros: int) -> Decimal:
     return Decimal(micros).scaleb(-6)
+
+
+def _prompt_with_room(ask: Ask, offers: Offers, services: Services) -> tuple[Prompt, Offers]:
+    limit = _prompt_limit(ask, services)
+    if _characters(ask) > limit:  # the loop must not stand still for a megabyte of them
+        _bare_tokens(ask, services, limit)
+    kept = _listed(ask, offers.eligible, services)
+    prompt = _prompt(ask, kept, services)
+    tokens = services.engine.count_tokens(prompt)
+    if tokens <= limit:
+        return prompt, offers.keep(kept)
+    bare = _bare_tokens(ask, services, limit)
+    while tokens > limit:
+        fitting = int(len(kept) * (limit - bare) / (tokens - bare))
+        kept = _most_promising(kept, min(fitting, len(kept) - 1))
+        prompt = _prompt(ask, kept, services)
+        tokens = services.engine.count_tokens(prompt)
+    return prompt, offers.keep(kept)
 
 
 def _prompt_limit(ask: Ask, services: Services) -> int:

@@ -152,31 +152,27 @@ class TestClickTargets:
         )
         return response_id
 
-    async def test_the_catalogue_says_where_the_record_says_for_whom(
+    @pytest.mark.parametrize(
+        ("advertiser_id", "landing_url"),
+        [
+            ("adv-trailhead", "https://new.example/"),
+            ("adv-new", "https://www.trailhead-boots.example/"),
+        ],
+    )
+    async def test_the_catalogue_says_where_unless_the_ad_became_anothers(
         self,
         receipts: Receipts,
         targets: ClickTargets,
         catalog: Catalog,
         make_ad: Callable[..., Ad],
+        advertiser_id: str,
+        landing_url: str,
     ) -> None:
         response_id = await self.save(receipts, targets, make_ad("Ad-1"), make_ad("Ad-2"))
-        await catalog.put(make_ad("Ad-1", landing_url="https://new.example/"))
+        now = make_ad("Ad-1", landing_url="https://new.example/", advertiser_id=advertiser_id)
+        await catalog.put(now)
         found = await targets.find(response_id, "Ad-1")
-        assert found == ClickTarget("https://new.example/", "adv-trailhead")
-
-    async def test_an_ad_that_became_anothers_leads_where_it_was_shown_to_lead(
-        self,
-        receipts: Receipts,
-        targets: ClickTargets,
-        catalog: Catalog,
-        make_ad: Callable[..., Ad],
-    ) -> None:
-        response_id = await self.save(receipts, targets, make_ad("Ad-1"))
-        await catalog.put(
-            make_ad("Ad-1", landing_url="https://new.example/", advertiser_id="adv-new")
-        )
-        found = await targets.find(response_id, "Ad-1")
-        assert found == ClickTarget("https://www.trailhead-boots.example/", "adv-trailhead")
+        assert found == ClickTarget(landing_url, "adv-trailhead")
 
     async def test_a_deleted_ad_still_leads_where_it_was_shown_to_lead(
         self, receipts: Receipts, targets: ClickTargets, make_ad: Callable[..., Ad]

@@ -74,9 +74,8 @@ def begin(headers: Mapping[str, str], tracer: "Tracer | None") -> Trace:
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     propagator = TraceContextTextMapPropagator()
-    # A context of its own for the root: the SDK would take the one of whatever ran here before.
-    before = propagator.extract(headers, context=trace.set_span_in_context(trace.INVALID_SPAN))
-    span = tracer.start_span("request", context=before, kind=trace.SpanKind.SERVER)
+    callers = propagator.extract(headers)
+    span = tracer.start_span("request", context=callers, kind=trace.SpanKind.SERVER)
     onward: dict[str, str] = {}
     propagator.inject(onward, context=trace.set_span_in_context(span))
     return Trace(trace.format_trace_id(span.get_span_context().trace_id), onward, span)

@@ -270,6 +270,7 @@ class TestIdempotency:
             leaving = asyncio.create_task(http.post("/respond", json=ASK, headers=headers))
             await is_recording.wait()
             leaving.cancel()
+            await asyncio.wait({leaving}, timeout=5)
             may_go_on.set()
             again = await http.post("/respond", json=ASK, headers=headers)
         assert again.headers["idempotency-replayed"] == "true"

@@ -25,15 +25,13 @@ log = logging.getLogger(__name__)
 
 async def record(ask: Ask, answer: Answer, services: Services) -> None:
     """Keep the receipt, where clicks lead, impressions and counts; measure; export spans."""
-    with answer.stages.timed("record"):
-        if not ask.is_probe:
+    stages = answer.stages
+    if not ask.is_probe:
+        with stages.timed("record"):
             await _keep(ask, answer, services)
-            _measure(answer, services)
-        if services.tracer is not None:
-            stages = answer.stages
-            tracing.export_stages(
-                services.tracer, answer.trace_headers, stages.total_s, stages.seconds
-            )
+        _measure(answer, services)  # this stage too, so once it has ended
+    if services.tracer is not None:
+        tracing.export_stages(services.tracer, answer.trace_headers, stages.total_s, stages.seconds)
 
 
 async def _keep(ask: Ask, answer: Answer, services: Services) -> None:

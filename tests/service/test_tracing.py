@@ -76,6 +76,7 @@ class TestSpans:
             assert stage.parent is not None
             assert stage.parent.span_id == request.context.span_id
             assert (request.start_time or 0) <= (stage.start_time or 0) <= (stage.end_time or 0)
+        assert (stages[-1].end_time or 0) > (stages[-1].start_time or 0)
         span_id = format_span_id(request.context.span_id)
         onward = engine.generations[0].trace_headers["traceparent"]
         *place, flags = onward.split("-")

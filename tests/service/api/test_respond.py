@@ -111,6 +111,10 @@ class TestRendering:
         services = serving("Try ", MARKER, ".")
         async with client(services) as http:
             body = (await http.post("/respond", json=ASK)).json()
+        value = services.metrics.registry.get_sample_value
+        recorded_s = value("llm_auction_stage_seconds_sum", {"stage": "record"})
+        assert recorded_s == pytest.approx(body["latency_ms"]["record"] / 1000, abs=1e-6)
+        assert recorded_s > 0
         signed = json.loads(await services.receipts.get(body["response_id"]) or b"")
         assert signed["receipt"]["insertions"][0]["charge"]["price_micros"] == 100_000
         assert is_genuine(signed["receipt"], signed["signature"], services.signing)

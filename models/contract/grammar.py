@@ -20,15 +20,21 @@ text ::= "" | [^@A-Za-z0-9._%+-] text | [A-Za-z0-9._%+-] word
 word ::= "" | [^@A-Za-z0-9._%+-] text | [A-Za-z0-9._%+-] word | "@" [A-Za-z0-9] word
 """
 
+# Where no ad may stand, an "@" is as good as any other character, unless it begins a tail.
+_TEXT_WITHOUT_ADS = """\
+root ::= "" | [^@] root | "@" at
+at ::= "" | [^@[] root | "@" at
+"""
+
 
 def grammar(ads: Sequence[MarkedAd], max_ads: int) -> str:
     """Return the EBNF of answers with at most `max_ads` markers of `ads`; its start is `root`.
 
     ads: ids are unique and no title is ambiguous (`markers.ambiguous_titles`). With none, or
-    with `max_ads` of 0, an answer cannot hold a marker.
+    with `max_ads` of 0, an answer can hold anything but `@[`, and so no marker.
     """
     if not ads or max_ads == 0:
-        return "root ::= text\n" + _TEXT
+        return _TEXT_WITHOUT_ADS
     markers = " | ".join(_literal(ad.marker) for ad in sorted(ads, key=attrgetter("ad_id")))
     return f"root ::= text (marker text){{0,{max_ads}}}\n{_TEXT}marker ::= {markers}\n"
 

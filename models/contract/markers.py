@@ -2,7 +2,8 @@
 
     marker   "@" title "@[" ad_id "]", of an eligible ad, character for character
     plain @  one that begins no marker, stands after one of `A-Z a-z 0-9 . _ % + -` and before an
-             ASCII letter or digit, as in an e-mail address
+             ASCII letter or digit, as in an e-mail address; in an answer that may have no ad, any
+             that is not followed by "["
     fault    any other "@"
 
 The leftmost marker wins; anything may stand before one. `grammar.py` writes the same language as
@@ -99,6 +100,7 @@ class MarkerReader:
         self._longest = max(map(len, self._markers), default=1)
         self._titles = {ad.ad_id: ad.title for ad in ads}
         self._max_ads = max_ads
+        self._is_without_ads = not ads or max_ads == 0
         self._inserted: set[str] = set()
         # The text not yet done with. Indexes point into it; `_offset` is where it begins.
         self._text = ""
@@ -162,6 +164,8 @@ class MarkerReader:
 
     def _is_plain(self, at: int) -> bool:
         """Whether the `@` at `at`, which begins no marker, is plain text."""
+        if self._is_without_ads:
+            return self._text[at + 1 : at + 2] != "["
         around = self._text[at - 1 : at + 2] if at else ""
         return len(around) == 3 and around[0] in _BEFORE_PLAIN and around[2] in _AFTER_PLAIN
 

@@ -76,7 +76,8 @@ def cases(draw: st.DrawFn) -> tuple[list[MarkedAd], str]:
 def define(text: str, ads: list[MarkedAd], max_ads: int) -> Reading:
     """Read `text` by the definition: no streaming, no search tree."""
     marker = "|".join(re.escape(ad.marker) for ad in ads) or "(?!)"
-    plain = r"(?<=[A-Za-z0-9._%+-])@(?=[A-Za-z0-9])"
+    has_ads = bool(ads) and max_ads > 0
+    plain = r"(?<=[A-Za-z0-9._%+-])@(?=[A-Za-z0-9])" if has_ads else r"@(?!\[)"
     tail = r"@\[(?P<id>[A-Za-z0-9._:-]{0,64})(?P<end>\]?)"
     token = re.compile(f"(?P<marker>{marker})|(?P<plain>{plain})|(?P<tail>{tail})|(?P<head>@)")
     starts = {m.start(): m.lastgroup for m in token.finditer(text)}
@@ -176,6 +177,7 @@ def _ad_id(marker: str) -> str:
 @settings(max_examples=700, deadline=None)
 @given(cases(), st.integers(0, 3))
 @example(([MarkedAd("1", "b"), MarkedAd("2", "[1x] c")], "a@b@[1x] c@[2]"), 2)
+@example(([MarkedAd("1", "b")], "@b @@b@[1] @b"), 0)
 def test_the_reader_does_what_the_definition_says(
     case: tuple[list[MarkedAd], str], max_ads: int
 ) -> None:
@@ -218,6 +220,9 @@ _SHOWN_AS_TITLE = {FaultKind.DUPLICATE, FaultKind.OVER_LIMIT}
 @example(([MarkedAd("1", "a")], "a@b@c @a@[1]x@y@z."), 1)
 @example(([MarkedAd("1", "a")], "@a@[1]@b"), 1)
 @example(([MarkedAd("1", 'q"\\')], '@q"\\@[1]'), 1)
+@example(([], "@dataclass\n3 @ 5, @@"), 2)
+@example(([MarkedAd("1", "a")], "@a@"), 0)
+@example(([], "@[1]"), 2)
 def test_the_grammar_accepts_what_reads_without_fault(
     case: tuple[list[MarkedAd], str], max_ads: int
 ) -> None:

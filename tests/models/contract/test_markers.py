@@ -118,6 +118,15 @@ class TestFaults:
         assert faults(text, max_ads=1) == [(FaultKind.OVER_LIMIT, MAIL.marker, "Ad-3")]
         assert shown(text, max_ads=0) == ["Trail Boots, example.org"]
 
+    def test_where_no_ad_may_stand_an_at_is_text_unless_it_begins_a_tail(self) -> None:
+        code = "Write:\n@dataclass\nclass A: ...  # matrices: a @ b, @types/node@20, @"
+        for ads, max_ads in (([], 3), ([BOOTS], 0)):
+            reading = read(code, ads, max_ads)
+            assert (reading.answer, reading.faults) == (code, ())
+        assert [fault.kind for fault in read("see @[Ad-1]", [], 3).faults] == [FaultKind.UNKNOWN_ID]
+        assert read("see @Trail", [BOOTS], 0).answer == "see @Trail"
+        assert read("see @Trail", [BOOTS], 1).answer == "see "
+
     def test_a_repeated_ad_is_a_duplicate_even_over_the_limit(self) -> None:
         kinds = [kind for kind, _, _ in faults(BOOTS.marker * 2 + MAIL.marker, max_ads=1)]
         assert kinds == [FaultKind.DUPLICATE, FaultKind.OVER_LIMIT]

@@ -47,7 +47,7 @@ class Sampling:
     """How to draw tokens. Defaults are the source's (MOSAIC and LLM-Auction, section 5.1).
 
     temperature: 0 (greedy) to 2. top_p: over 0 to 1. top_k: 0 (off) or more.
-    max_tokens: at least 1. seed: any int64, or None for a fresh one.
+    max_tokens: at least 1. seed: 0 to 2^63 - 1, or None for a fresh one.
     """
 
     temperature: float = 0.7

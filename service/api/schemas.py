@@ -60,9 +60,9 @@ Bid = Annotated[int, PlainValidator(_bid_micros), WithJsonSchema(_BID_SCHEMA)]
 
 Seed = Annotated[
     int,
-    Field(ge=-(2**63), lt=2**63),
-    # spelled out: pydantic would give the bounds as floats, and so one too far
-    WithJsonSchema({"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}),
+    Field(ge=0, lt=2**63),  # vLLM takes -1 for no seed
+    # spelled out: pydantic would give the bound as a float, and so one too far
+    WithJsonSchema({"type": "integer", "minimum": 0, "maximum": 2**63 - 1}),
 ]
 
 

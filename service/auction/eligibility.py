@@ -15,7 +15,6 @@ Pure: the same bids and records give the same decision. The checks, in their ord
     invalid_title     its title could be read as another eligible ad's marker
 """
 
-import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -232,17 +231,19 @@ def _objection(
 
 def _is_mentioned(topic: str, words: str) -> bool:
     """Whether `words` (folded) hold `topic` as a whole word or phrase, in any case."""
-    phrase, whole = _phrase(topic)
-    return phrase in words and whole.search(words) is not None
+    phrase = _phrase(topic)
+    at = words.find(phrase)
+    while at >= 0:
+        before, after = words[at - 1 : at], words[at + len(phrase) : at + len(phrase) + 1]
+        if _begins(before, phrase[0]) and _ends(phrase[-1], after):
+            return True
+        at = words.find(phrase, at + 1)
+    return False
 
 
 @lru_cache(maxsize=4096)
-def _phrase(topic: str) -> tuple[str, re.Pattern[str]]:
-    """The folded topic, quick to look for, and a pattern that finds it as a whole only."""
-    phrase = _fold(topic)
-    before = "" if _is_unspaced(phrase[0]) else r"(?<!\w)"
-    after = "" if _is_unspaced(phrase[-1]) else r"(?!\w)"
-    return phrase, re.compile(before + re.escape(phrase) + after)
+def _phrase(topic: str) -> str:
+    return _fold(topic)
 
 
 def _fold(text: str) -> str:
@@ -250,8 +251,35 @@ def _fold(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
+def _begins(before: str, first: str) -> bool:
+    """Whether a word may begin with `first` after `before`, which is empty at the start."""
+    if _is_hangul(before) and _is_hangul(first):
+        return False
+    return not (_is_in_word(before) and _is_in_word(first))
+
+
+def _ends(last: str, after: str) -> bool:
+    """Whether a word may end with `last` before `after`, which is empty at the end."""
+    return not (_is_in_word(last) and _is_in_word(after))
+
+
+def _is_in_word(char: str) -> bool:
+    """Whether words of `char`'s script are parted by spaces, and `char` stands within one."""
+    if not char or _is_unspaced(char):
+        return False
+    # marks: vowel signs of Indic scripts; joiners: Persian and Indic words are written with them
+    return unicodedata.category(char)[0] in "LNM" or char in "_\u200c\u200d"
+
+
+def _is_hangul(char: str) -> bool:
+    return "\uac00" <= char <= "\ud7a3"
+
+
 def _is_unspaced(char: str) -> bool:
-    """Whether `char` is of a script that does not part words by spaces, such as Chinese or Thai."""
+    """Whether `char` is of a script that does not part words by spaces, such as Chinese or Thai.
+
+    Korean does, but particles follow a word without one: there only `_begins` tells more.
+    """
     return (
         unicodedata.east_asian_width(char) in "WF"
         or "\u0e00" <= char <= "\u109f"  # Thai to Myanmar

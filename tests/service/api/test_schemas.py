@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from service.api.schemas import CandidateBid
+from service.api.schemas import CandidateBid, RespondRequest
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,10 @@ def test_a_bid_that_is_not_written_as_documented_is_refused(bid: str) -> None:
 def test_a_bid_outside_the_range_is_refused(bid: object) -> None:
     with pytest.raises(ValidationError, match="must be over 0, at most 1000000"):
         CandidateBid.model_validate({"ad_id": "Ad-1", "bid": bid})
+
+
+def test_a_seed_that_an_engine_would_ignore_is_refused() -> None:
+    """vLLM reads -1 as no seed at all, and the receipt would state one."""
+    assert RespondRequest.model_validate({"query": "Hi", "seed": 2**63 - 1}).seed == 2**63 - 1
+    with pytest.raises(ValidationError, match="greater than or equal to 0"):
+        RespondRequest.model_validate({"query": "Hi", "seed": -1})

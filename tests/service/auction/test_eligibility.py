@@ -198,6 +198,16 @@ class TestPacing:
         ("妊娠", "妊娠中に飲めるもの", True),
         ("ｗｉｎｅ", "wine", True),
         ("สุรา", "ซื้อสุราที่ไหน", True),
+        ("ai", "最新AIツール", True),
+        ("ai", "Is paint, or a maid, said?", False),
+        ("ai", "paint and ai", True),
+        ("수술", "수술은 언제 하나요", True),  # a particle follows without a space
+        ("술", "수술은 언제 하나요", False),
+        ("ai", "요즘 AI는 어때", True),
+        ("कर", "कर्ज कैसे लें", False),  # a vowel sign or virama goes on with the word
+        ("कर", "कर कैसे भरें", True),
+        ("می", "می\u200cروم", False),
+        ("naïve", "naïvely", False),
     ],
 )
 def test_blocked_topics_are_found_as_whole_phrases(

@@ -24,6 +24,7 @@ from functools import lru_cache
 from typing import Final, Literal
 
 from models.contract.neutral import neutralise, neutralise_line
+from models.contract.titles import MAX_TITLE_CHARACTERS
 
 CONTRACT_VERSION: Final = "3"
 MAX_DESCRIPTION_CHARACTERS: Final = 64
@@ -97,7 +98,10 @@ class Prompt:
     messages: tuple[Message, ...]
 
 
-_EARLIER_MARKER = re.compile(r"@([^@\n]{1,120})@\[[A-Za-z0-9._:-]{1,64}\]")
+_MARKER_TAIL = re.compile(r"@\[[A-Za-z0-9._:-]{1,64}\]")
+# Up to the tail. A title may hold an "@", but one that stands as in an e-mail address begins a
+# marker only where there is none before it.
+_MARKER_HEADS = tuple(map(re.compile, (r"(?<![A-Za-z0-9._%+-])@[^\n]+\Z", r"@[^@\n]+\Z")))
 _WITHOUT_ADS = "You are a helpful assistant."
 _INSTRUCTIONS = """\
 You are a helpful assistant who may recommend ads. Answer the user's question well; where an ad \
@@ -230,7 +234,9 @@ def _clip(description: str) -> str:
     if len(description) <= MAX_DESCRIPTION_CHARACTERS:
         return description
     start, _, _ = description[: MAX_DESCRIPTION_CHARACTERS + 1].rpartition(" ")
-    return (start or description[:MAX_DESCRIPTION_CHARACTERS]).rstrip(" ,;:")
+    if len(start) < MAX_DESCRIPTION_CHARACTERS // 2:  # as of Chinese after a name
+        start = description[:MAX_DESCRIPTION_CHARACTERS]
+    return start.rstrip(" ,;:")
 
 
 def _profile_text(profile: Profile) -> str:
@@ -245,7 +251,14 @@ def _without_markers(turn: Turn) -> str:
     """Return what was said, the ads of an earlier answer as their bare titles."""
     if turn.role == "user":
         return turn.content
-    return _EARLIER_MARKER.sub(r"\1", turn.content)
+    text, parts, done = turn.content, [], 0
+    for tail in _MARKER_TAIL.finditer(text):
+        earliest = max(done, tail.start() - 1 - MAX_TITLE_CHARACTERS)
+        heads = (head.search(text, earliest, tail.start()) for head in _MARKER_HEADS)
+        if head := next(filter(None, heads), None):
+            parts += [text[done : head.start()], head[0][1:]]
+            done = tail.end()
+    return "".join(parts) + text[done:]
 
 
 def _said(role: Role, content: str) -> Message:

@@ -1,6 +1,7 @@
 """What the model is asked, in both layouts, and how it is cut into pieces."""
 
 import json
+import time
 import unicodedata
 from decimal import Decimal
 from itertools import accumulate
@@ -123,6 +124,7 @@ class TestLayouts:
         assert described("word " * 12 + "last more") == "word " * 12 + "last"
         assert described("word, " * 20) == "word, " * 9 + "word"
         assert described("字" * 300) == "字" * 64
+        assert described("Tea " + "字" * 300) == "Tea " + "字" * 60
 
 
 class TestHostileText:
@@ -153,6 +155,28 @@ class TestHostileText:
         )
         prompt = build_prompt(Layout.INLINE, [BOOTS], "And now?", [earlier])
         assert content(prompt, 1) == "Mail me@x.org or try Warm Lamp, then Tent [2]."
+
+    @pytest.mark.parametrize(
+        ("said", "read"),
+        [
+            ("Try @Cafe @ Home@[Ad-1], a@b.org.", "Try Cafe @ Home, a@b.org."),
+            ("a@b.org or @a@b@[Ad-1]@[Ad-2]", "a@b.org or a@b@ [Ad-2]"),
+            ("word@Tent@[Ad-1]", "wordTent"),
+            ("@One@[Ad-1]@Two@[Ad-2]", "OneTwo"),
+            ("@no\nmarker@[Ad-1]", "@no\nmarker@ [Ad-1]"),
+            (f"@{'x' * 120}@[Ad-1]", "x" * 120),
+            (f"@{'x' * 121}@[Ad-1]", f"@{'x' * 121}@ [Ad-1]"),
+        ],
+    )
+    def test_titles_of_earlier_ads_may_hold_an_at(self, said: str, read: str) -> None:
+        prompt = build_prompt(Layout.INLINE, [BOOTS], "And now?", [Turn("assistant", said)])
+        assert content(prompt, 1) == read
+
+    def test_earlier_answers_full_of_ats_take_linear_time(self) -> None:
+        said = Turn("assistant", "@" * 400_000 + "@[A]@" * 80_000)
+        begun = time.perf_counter()
+        build_prompt(Layout.INLINE, [BOOTS], "And now?", [said])
+        assert time.perf_counter() - begun < 3
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,15 @@
 """From a prompt to token ids, piece by piece, and from an answer's token ids to text.
 
-The chat template is rendered once per sequence of roles, with placeholders for the contents: what
-it writes around them is parsed with its control tokens, what stands between is never. So no text
-from outside can become a control token, and pieces that recur (an ad's line, the instructions)
-are tokenised once. Training and serving share this class; it knows nothing of vLLM.
+The chat template is rendered once a day per sequence of roles (some write the date), with
+placeholders for the contents: what it writes around them is parsed with its control tokens, what
+stands between is never. So no text from outside can become a control token, and pieces that recur
+(an ad's line, the instructions) are tokenised once. Training and serving share this class; it knows
+nothing of vLLM.
 """
 
 import json
 from collections.abc import Iterable, Sequence
+from datetime import date
 from functools import lru_cache
 from typing import Any
 
@@ -56,7 +58,7 @@ class PromptTokenizer:
         """
         if prompt is self._last[0]:  # counted a moment ago
             return self._last[1]
-        frame = self._frame(tuple(message.role for message in prompt.messages))
+        frame = self._frame(tuple(message.role for message in prompt.messages), date.today())
         tokens: list[int] = []
         for around, message in zip(frame, prompt.messages, strict=False):
             tokens += around
@@ -83,7 +85,7 @@ class PromptTokenizer:
     def _text(self, text: str) -> tuple[int, ...]:
         return tuple(self._text_backend.encode(text, add_special_tokens=False).ids)
 
-    def _render_frame(self, roles: tuple[Role, ...]) -> tuple[tuple[int, ...], ...]:
+    def _render_frame(self, roles: tuple[Role, ...], _: date) -> tuple[tuple[int, ...], ...]:
         """Return the tokens before, between and after the contents of messages with these roles.
 
         Raises ValueError when the template drops, repeats or reorders contents, or refuses the

@@ -1,6 +1,9 @@
 """Piecewise tokens equal the chat template's, and no text becomes a control token."""
 
 import re
+from datetime import date
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -156,3 +159,22 @@ def test_roles_that_the_template_refuses_are_told(tokenizer: Any) -> None:
 
     with pytest.raises(ValueError, match="refuses the roles user, user: roles must alternate"):
         PromptTokenizer(strict).encode(prompt(("user", "a"), ("user", "b")))
+
+
+def test_a_template_that_writes_the_date_is_rendered_anew_each_day(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoTokenizer
+
+    dated = AutoTokenizer.from_pretrained(tokenizer.name_or_path)
+    rendered: list[object] = []
+    render = dated.apply_chat_template
+    monkeypatch.setattr(
+        dated, "apply_chat_template", lambda *a, **k: rendered.append(a) or render(*a, **k)
+    )
+    prompts = PromptTokenizer(dated)
+    for day, renderings in ((25, 1), (25, 1), (26, 2)):
+        clock = SimpleNamespace(today=partial(date, 2026, 11, day))
+        monkeypatch.setattr("models.engine.tokens.date", clock)
+        prompts.encode(prompt(("user", "Hi")))
+        assert len(rendered) == renderings

@@ -11,8 +11,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """Return the rows in `path`, none where there is no file; a line cut off is left out."""
     if not path.exists():
         return []
-    whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
-    return [json.loads(line) for line in whole.splitlines()]
+    whole, _, _ = path.read_bytes().rpartition(b"\n")  # only this byte ends a row
+    return [json.loads(line) for line in whole.split(b"\n") if line]
 
 
 def open_for_rows(path: Path) -> TextIO:

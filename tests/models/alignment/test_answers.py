@@ -34,6 +34,21 @@ def test_a_line_that_a_kill_cut_off_is_dropped(tmp_path: Path) -> None:
     assert read_answers(path) == {"2+2?": "4."}
 
 
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\u0085", "\r", "\x0b", "\n"])
+async def test_an_answer_may_hold_whatever_separates_lines(tmp_path: Path, separator: str) -> None:
+    path, answer = tmp_path / "answers.jsonl", f"It is{separator}4."
+    await write_answers(ScriptedEngine([answer]), ["2+2?"], path, Sampling())
+
+    assert read_answers(path) == {"2+2?": answer}
+
+
+def test_a_line_cut_off_within_a_character_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_bytes(b'{"query": "2+2?", "answer": "4."}\n{"query": "\xe2')
+
+    assert read_answers(path) == {"2+2?": "4."}
+
+
 @pytest.mark.parametrize(
     ("answer", "whole"),
     [

@@ -35,6 +35,7 @@ DEFAULT_GPU_MODEL = "Qwen/Qwen3-4B-Instruct-2507"
 MANIFEST = "manifest.json"
 _MANIFEST_VERSION = 1
 _SMALL_FILE_BYTES = 16 << 20
+_PROBES, _PROBE_BYTES = 16, 1 << 20
 _REVISION_DIGITS = 12
 _PROGRESS_MARK = "progress: "
 _WEIGHTS = Path(__file__).parent / "weights"
@@ -127,8 +128,10 @@ def provision(name: str, cache_dir: Path, progress: Callable[[str], None]) -> Se
     directory = Path(name).expanduser()
     if (directory / "config.json").is_file():
         return ServableModel(str(directory), directory.resolve().name, _fingerprint(directory))
-    if directory.is_absolute() or directory.exists() or name.startswith((".", "~")):
+    if directory.exists():
         raise ProvisionError(f"{name} is not a model directory: it has no config.json")
+    if directory.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise ProvisionError(f"{name} is not a model directory: there is no such directory")
     return ServableModel(name, name, "")
 
 
@@ -274,7 +277,8 @@ def _revision(target: Path) -> str:
 
 
 def _fingerprint(directory: Path) -> str:
-    """Return a short hash of a directory's files: small ones in full, large ones by their ends."""
+    """Return a short hash of a directory's files: small ones in full, large ones by their ends and
+    by probes at regular steps between them."""
     digest = hashlib.sha256()
     for path in sorted(path for path in directory.iterdir() if path.is_file()):
         size = path.stat().st_size
@@ -282,7 +286,12 @@ def _fingerprint(directory: Path) -> str:
         with path.open("rb") as file:
             digest.update(file.read(_SMALL_FILE_BYTES))
             if size > _SMALL_FILE_BYTES:
-                file.seek(max(_SMALL_FILE_BYTES, size - _SMALL_FILE_BYTES))
+                end = max(_SMALL_FILE_BYTES, size - _SMALL_FILE_BYTES)
+                for number in range(_PROBES):
+                    between = end - _SMALL_FILE_BYTES
+                    file.seek(_SMALL_FILE_BYTES + between * number // _PROBES)
+                    digest.update(file.read(min(_PROBE_BYTES, between)))
+                file.seek(end)
                 digest.update(file.read())
     return digest.hexdigest()[:_REVISION_DIGITS]
 

@@ -251,10 +251,30 @@ class TestOtherNames:
         (directory / "model.safetensors").write_bytes(b"2")
         assert provision(str(directory), tmp_path / "cache", silent).revision != model.revision
 
-    @pytest.mark.parametrize("name", ["/no/such/model", "./no-such-model", "~/no-such-model"])
+    @pytest.mark.parametrize("place", [20 << 20, 32 << 20, 46 << 20])
+    def test_models_that_differ_within_a_large_file_have_different_revisions(
+        self, tmp_path: Path, place: int
+    ) -> None:
+        (tmp_path / "config.json").write_text("{}")
+        with (tmp_path / "model.safetensors").open("wb") as file:
+            file.truncate(64 << 20)
+            before = provision(str(tmp_path), tmp_path / "cache", silent).revision
+            file.seek(place)
+            file.write(bytes([1]) * (2 << 20))
+
+        assert provision(str(tmp_path), tmp_path / "cache", silent).revision != before
+
+    @pytest.mark.parametrize(
+        "name",
+        ["/no/such/model", "./no-such-model", "~/no-such-model", "no/such/model", "no/model/"],
+    )
     def test_a_directory_that_is_none_is_refused(self, tmp_path: Path, name: str) -> None:
-        with pytest.raises(ProvisionError, match="not a model directory"):
+        with pytest.raises(ProvisionError, match="not a model directory: there is no such"):
             provision(name, tmp_path, silent)
+
+    def test_a_directory_without_a_configuration_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(ProvisionError, match="not a model directory: it has no config"):
+            provision(str(tmp_path), tmp_path, silent)
 
     def test_an_id_is_left_to_the_engine(self, tmp_path: Path) -> None:
         assert provision("Qwen/Qwen3-4B", tmp_path, silent) == ServableModel(

@@ -260,6 +260,7 @@ async def _take(
     console: Console,
 ) -> None:
     from models.evaluation.run import run as take_all
+    from models.simulation.judge import Judge
 
     progress = Progress(
         TextColumn("answers"),
@@ -275,6 +276,11 @@ async def _take(
             task = progress.add_task("answers", total=len(tasks))
             await take_all(
                 tasks, bench, out, lambda done: progress.advance(task, done), _CONCURRENCY
+            )
+        if isinstance(bench.users, Judge):
+            console.print(
+                f"{bench.users.unreadable} verdicts of the judge could not be read: "
+                "ads in these answers count as not clicked."
             )
 
 

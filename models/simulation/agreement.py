@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from models.simulation.nouns import Click, Exposure
-
 _FEWEST_ADS = 3
 
 Verdicts = Mapping[tuple[str, str], float]
@@ -61,17 +59,6 @@ def agreement(first: Verdicts, second: Verdicts, seed: int = 1, resamples: int =
         high=high,
         means=(float(means[0]), float(means[1])),
     )
-
-
-def verdicts(
-    exposures: Sequence[Exposure], clicks: Sequence[Sequence[Click]]
-) -> dict[tuple[str, str], float]:
-    """What a simulated user made of `exposures`, as `agreement` takes it."""
-    return {
-        (exposure.auction.auction_id, click.ad_id): click.probability
-        for exposure, own in zip(exposures, clicks, strict=True)
-        for click in own
-    }
 
 
 def read_labels(path: Path) -> dict[tuple[str, str], float]:

@@ -9,7 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from models.contract.prompt import Message, Piece, Prompt
-from models.engine.interface import Engine, EngineOverloaded, EngineUnavailable, Sampling
+from models.engine.interface import (
+    Engine,
+    EngineError,
+    EngineOverloaded,
+    EngineUnavailable,
+    Sampling,
+)
 from models.simulation.completions import Completions, CompletionStore
 
 _FIRST_PAUSE_S = 0.5
@@ -18,7 +24,7 @@ Read = TypeVar("Read")
 
 
 class CompletionError(Exception):
-    """The User-LLM gave nothing that can be used, however often it was asked."""
+    """The User-LLM answered, but with nothing that can be used, however often it was asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +59,8 @@ class UserLlm:
     async def ask(self, question: Question, read: Callable[[str], Read]) -> Read:
         """The first answer that `read` does not refuse with a ValueError.
 
-        Raises CompletionError after the last try, and what the engine raises but for
-        EngineOverloaded and EngineUnavailable, which are tried again after a pause.
+        EngineOverloaded and EngineUnavailable are tried again after a pause. Raises what the
+        engine raises, these two after the last try, and CompletionError where it was refused.
         """
         problem: Exception | None = None
         for number in range(self._tries):
@@ -67,6 +73,9 @@ class UserLlm:
             except (EngineOverloaded, EngineUnavailable) as error:
                 problem = error
                 await asyncio.sleep(_FIRST_PAUSE_S * 2**number)
+        # An outage says nothing of the question: it must not pass for an answer.
+        if isinstance(problem, EngineError):
+            raise problem
         raise CompletionError(f"{self._tries} tries gave nothing to use: {problem}") from problem
 
     async def _complete(self, question: Question) -> str:
@@ -111,8 +120,3 @@ def chat(name: str, system: str, user: str) -> Prompt:
             Message("user", (Piece(user, recurs=False),)),
         ),
     )
-
-
-def message_text(message: Message) -> str:
-    """What `message` says."""
-    return "".join(piece.text for piece in message.pieces)

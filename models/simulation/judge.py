@@ -63,7 +63,10 @@ class Judge:
         self.unreadable = 0
 
     async def clicks(self, exposures: Sequence[Exposure]) -> list[tuple[Click, ...]]:
-        """For each answer, in order, a Click for each of its insertions, in order."""
+        """For each answer, in order, a Click for each of its insertions, in order.
+
+        Raises what the engine raises.
+        """
         return await all_in_order([self._judge(each) for each in exposures], self._progress)
 
     async def _judge(self, exposure: Exposure) -> tuple[Click, ...]:

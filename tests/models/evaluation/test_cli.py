@@ -2,16 +2,33 @@
 
 import subprocess
 import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from market import BagOfWords, Planted, an_auction
+from rich.console import Console
 from small_run import a_run
+from talking import TalkingEngine
 from typer.testing import CliRunner, Result
+from typist import Typist
 
+from models.contract.prompt import Layout
+from models.engine.interface import Sampling
 from models.evaluation import cli
 from models.evaluation.config import Study
 from models.evaluation.mechanisms.catalogue import MECHANISMS
+from models.evaluation.mechanisms.sampled import Sampler
+from models.evaluation.plan import Task
+from models.evaluation.policy import Policy
 from models.evaluation.report.page import HTML, MARKDOWN
+from models.evaluation.run import Bench
+from models.simulation.asking import UserLlm
+from models.simulation.completions import Completions, CompletionStore
+from models.simulation.judge import Judge
+from models.simulation.objective import Objective
 
 
 def evaluate(*arguments: str) -> Result:
@@ -46,6 +63,31 @@ class TestRun:
         )
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
         assert done.stdout.strip() == "set()"
+
+    async def test_verdicts_that_could_not_be_read_are_counted_at_the_end(
+        self, tmp_path: Path
+    ) -> None:
+        @asynccontextmanager
+        async def assembled() -> AsyncGenerator[Bench]:
+            judge = Judge(UserLlm(TalkingEngine(["I like it."])))
+            policy = Policy(
+                Completions(Typist(lambda _: "Plain."), CompletionStore(None)),
+                Layout.INLINE,
+                Sampling(),
+                max_ads=3,
+            )
+            all_ads = {"all": Planted("all", lambda *_: 1.0)}
+            sampler = Sampler(policy, judge, Objective())
+            yield Bench(all_ads, policy, sampler, judge, Objective(), BagOfWords())
+
+        console = Console(file=StringIO())
+        auctions = [an_auction(number) for number in range(2)]
+        tasks = [Task(Study.ORDER, "all", auction, auction.auction_id) for auction in auctions]
+
+        await cli._take(assembled(), tasks, tmp_path, console)
+
+        assert isinstance(console.file, StringIO)
+        assert "2 verdicts of the judge could not be read" in console.file.getvalue()
 
 
 class TestReport:

@@ -1,13 +1,9 @@
-from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from models.simulation.agreement import agreement, read_labels, verdicts
-from models.simulation.click_model import ClickModel
-from models.simulation.embeddings import MiniLmEncoder
-from models.simulation.nouns import Exposure
+from models.simulation.agreement import agreement, read_labels
 
 Key = tuple[str, str]
 
@@ -57,14 +53,6 @@ class TestAgreement:
     def test_a_user_without_opinion_cannot_be_ranked(self) -> None:
         with pytest.raises(ValueError, match="second user says 0 of every ad"):
             agreement(user(1, 0.1), dict.fromkeys(user(1, 0.1), 0.0))
-
-    def test_verdicts_are_taken_from_clicks(
-        self, encoder: MiniLmEncoder, expose: Callable[..., Exposure]
-    ) -> None:
-        exposures = [expose("A desk like {Ad-2593} moves.", seed=4)]
-        clicks = ClickModel(encoder).clicks_now(exposures)
-
-        assert verdicts(exposures, clicks) == {("a4", "Ad-2593"): clicks[0][0].probability}
 
 
 class TestLabels:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from talking import TalkingEngine
 
-from models.engine.interface import EngineDead, EngineOverloaded, Sampling
+from models.engine.interface import EngineDead, EngineOverloaded, EngineUnavailable, Sampling
 from models.simulation import asking
 from models.simulation.asking import (
     CompletionError,
@@ -48,6 +48,16 @@ class TestAsk:
         engine = TalkingEngine([EngineOverloaded("full"), "7"])
 
         assert await UserLlm(engine).ask(QUESTION, number) == 7
+
+    async def test_an_outage_that_lasts_is_told_as_one(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(asking, "_FIRST_PAUSE_S", 0.0)
+        engine = TalkingEngine(["seven", EngineUnavailable("away")])
+
+        with pytest.raises(EngineUnavailable, match="away"):
+            await UserLlm(engine).ask(QUESTION, number)
+        assert len(engine.generations) == 3
 
     async def test_a_dead_engine_is_not_asked_again(self) -> None:
         engine = TalkingEngine([EngineDead("gone")])

@@ -1,10 +1,11 @@
 import json
 
 from talking import TalkingEngine
+from typist import whole
 from xgrammar.testing import _is_grammar_accept_string
 
 from models.engine.interface import Generation
-from models.simulation.asking import UserLlm, message_text
+from models.simulation.asking import UserLlm
 from models.simulation.nouns import Ad
 from models.simulation.user_llm import build_llm_world, questions_grammar
 from models.simulation.world import WorldOptions, build_world
@@ -14,7 +15,8 @@ OPTIONS = WorldOptions(users=4, queries_per_user=3)
 
 def ask_anything(generation: Generation) -> str:
     """Three questions that name whom they come from, so that all are different."""
-    person = message_text(generation.prompt.messages[-1]).split("\n")[0]
+    _, _, asked = whole(generation.prompt).rpartition("The person: ")
+    person = asked.split("\n")[0]
     return json.dumps([f"Question {n} of {person[:150]}?" for n in range(3)])
 
 
@@ -29,7 +31,7 @@ class TestBuild:
         assert [q.category for q in built.world.queries] == [q.category for q in planned.queries]
         assert all(query.text.startswith("Question") for query in built.world.queries)
         assert built.filled_in == 0
-        wished = message_text(engine.generations[0].prompt.messages[-1])
+        wished = whole(engine.generations[0].prompt)
         assert planned.users[0].profile.info in wished
         assert all(q.category in wished for q in planned.queries[:3] if q.category)
 

@@ -83,7 +83,7 @@ def manifest(
         "contract": CONTRACT_VERSION,
         "model": _identity(weights.model),
         "aligned": _identity(weights.aligned) if weights.aligned else None,
-        "is_fit_known": not world.near,
+        "is_fit_known": world.is_fit_known,
         "auctions_sha256": _sha256([asdict(auction) for auction in auctions]),
         "users": clicking,
         "versions": versions(),

@@ -101,8 +101,9 @@ def build(
 
     Rows of ads have title, and where there are any ad_id, description and
     category; rows of queries have query, and where it is known category:
-    that of the ads which serve it. For queries without one, the ads most
-    like them are searched. Bad rows are shown and left out.
+    that of the ads which serve it. For queries without one, or with one
+    that no ad has, the ads most like them are searched. Bad rows are shown
+    and left out.
     """
     from models.simulation.cli_tables import show_counts
     from models.simulation.saved_world import save_world
@@ -191,7 +192,7 @@ def _catalogue(path: Path | None) -> "Sequence[Ad]":
 
 def _from_outside(ads: "Sequence[Ad]", path: Path, options: "WorldOptions") -> "World":
     from models.simulation.embeddings import MiniLmEncoder
-    from models.simulation.outside import read_queries
+    from models.simulation.outside import read_queries, with_categories_of
     from models.simulation.retrieval import nearest_ads
     from models.simulation.world import outside_world
 
@@ -199,12 +200,15 @@ def _from_outside(ads: "Sequence[Ad]", path: Path, options: "WorldOptions") -> "
     _show_bad(path, rows.bad)
     if not rows.good:
         raise ValueError(f"{path} holds no query")
-    unplaced = [query for query in rows.good if query.category is None]
+    queries = with_categories_of(ads, rows.good)
+    unplaced = [query for query in queries if query.category is None]
+    if strange := len(unplaced) - sum(query.category is None for query in rows.good):
+        err.print(f"{strange} queries of {path.name} are of a category that no ad has.")
     near: dict[str, tuple[str, ...]] = {}
     if unplaced:
         with err.status(f"Searching ads for {len(unplaced)} queries without a category"):
             near = nearest_ads(unplaced, ads, MiniLmEncoder())
-    return outside_world(ads, rows.good, near, options.test_share, options.seed)
+    return outside_world(ads, queries, near, options.test_share, options.seed)
 
 
 def _written(ads: "Sequence[Ad]", options: "WorldOptions") -> "World":

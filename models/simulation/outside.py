@@ -5,8 +5,8 @@ A row that cannot be made fit is reported with its line and left out; nothing el
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
@@ -49,9 +49,11 @@ def read_ads(path: Path) -> Rows[Ad]:
     id: `ad_id`, `id`, `product_id` or `sku` (with none, `Ad-` and the line's number); title:
     `title`, `name` or `headline`; and where there are any, `description`, `text`, `snippet` or
     `body`, and `category` or `topic`. An ad without a category is a kind of its own: its title
-    stands for it. Titles and descriptions are clipped after a whole word. Raises OSError.
+    stands for it. Categories that differ in case alone are one, as spelled first. Titles and
+    descriptions are clipped after a whole word. Raises OSError.
     """
     seen: set[str] = set()
+    spelled: dict[str, str] = {}
 
     def ad(line: int, fields: Mapping[str, Any]) -> Ad:
         ad_id = _first(fields, _ID_FIELDS) or f"Ad-{line}"
@@ -64,10 +66,11 @@ def read_ads(path: Path) -> Rows[Ad]:
             raise ValueError(f"there is no title: one of {', '.join(_TITLE_FIELDS)} is needed")
         title = check_title(title)
         seen.add(ad_id)
+        category = _clip(_first(fields, _CATEGORY_FIELDS), MAX_TITLE_CHARACTERS) or title
         return Ad(
             ad_id=ad_id,
             title=title,
-            category=_clip(_first(fields, _CATEGORY_FIELDS), MAX_TITLE_CHARACTERS) or title,
+            category=spelled.setdefault(category.casefold(), category),
             description=_clip(_first(fields, _DESCRIPTION_FIELDS), MAX_DESCRIPTION_CHARACTERS),
         )
 
@@ -93,6 +96,16 @@ def read_queries(path: Path) -> Rows[Query]:
         return Query(f"x{line:05d}-q1", f"x{line:05d}", text, category or None)
 
     return _read(path, query)
+
+
+def with_categories_of(ads: Iterable[Ad], queries: Iterable[Query]) -> tuple[Query, ...]:
+    """`queries` with each category as `ads` spell it, whatever its case; None where no ad has it,
+    since nobody knows then which ads serve the query."""
+    spelled = {ad.category.casefold(): ad.category for ad in ads}
+    return tuple(
+        replace(query, category=spelled.get(query.category.casefold())) if query.category else query
+        for query in queries
+    )
 
 
 def _read(path: Path, parse: Callable[[int, Mapping[str, Any]], Row]) -> Rows[Row]:

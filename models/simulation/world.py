@@ -68,6 +68,14 @@ class World:
         if unclear := ambiguous_titles(ad.marked for ad in self.ads):
             raise ValueError(f"Markers of these ads could be misread: {sorted(unclear)[:3]}")
 
+    @property
+    def is_fit_known(self) -> bool:
+        """Whether it is known which ads serve which query."""
+        categories = {ad.category for ad in self.ads}
+        return not self.near and all(
+            query.category is None or query.category in categories for query in self.queries
+        )
+
     def queries_of(self, split: Split) -> list[Query]:
         """The queries of the users of `split`."""
         users = {user.user_id for user in self.users if user.split is split}

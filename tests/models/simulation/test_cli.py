@@ -44,6 +44,24 @@ class TestBuild:
         assert [query.category for query in world.queries] == ["Trips"]
         assert [ad.title for ad in world.ads] == ["Far Away"]
 
+    def test_queries_of_a_category_that_no_ad_has_are_searched_for(
+        self, run: Run, tmp_path: Path
+    ) -> None:
+        (tmp_path / "q.jsonl").write_text(
+            '{"query": "Where to?", "topic": "trips"}\n'
+            '{"query": "What is a moon?", "topic": "Moons"}\n{"query": "Who?"}\n'
+        )
+        (tmp_path / "a.jsonl").write_text('{"title": "Far Away", "topic": "Trips"}\n')
+
+        result = run("build", "--queries", "q.jsonl", "--ads", "a.jsonl", "--folder", "world")
+
+        assert result.exit_code == 0, result.output
+        assert "1 queries of q.jsonl are of a category that no ad has" in result.output
+        world = load_world(tmp_path / "world")
+        assert [query.category for query in world.queries] == ["Trips", None, None]
+        assert set(world.near) == {"x00002-q1", "x00003-q1"}
+        assert not world.is_fit_known
+
     def test_a_second_build_needs_force(self, run: Run) -> None:
         words = ("build", "--users", "5", "--folder", "world")
         assert run(*words).exit_code == 0

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from models.simulation.nouns import Ad, Query
-from models.simulation.outside import Rows, read_ads, read_queries
+from models.simulation.outside import Rows, read_ads, read_queries, with_categories_of
 
 ReadAds = Callable[..., Rows[Ad]]
 ReadQueries = Callable[..., Rows[Query]]
@@ -46,6 +46,11 @@ class TestAds:
         rows = ads_of("", '{"title": "Tent"}')
 
         assert rows.good == (Ad("Ad-2", "Tent", "Tent", ""),)
+
+    def test_categories_that_differ_in_case_alone_are_one(self, ads_of: ReadAds) -> None:
+        rows = ads_of('{"title": "A", "topic": "Trips"}', '{"title": "B", "topic": "trips"}')
+
+        assert [ad.category for ad in rows.good] == ["Trips", "Trips"]
 
     def test_long_texts_are_clipped_after_a_word(self, ads_of: ReadAds) -> None:
         rows = ads_of(f'{{"title": "{"tent " * 50}", "description": "{"dry " * 200}"}}')
@@ -93,6 +98,19 @@ class TestQueries:
             ("How?", None),
         ]
         assert len({query.user_id for query in rows.good}) == 2
+
+    def test_categories_are_spelled_as_the_ads_do_and_unknown_where_no_ad_has_them(
+        self, queries_of: ReadQueries
+    ) -> None:
+        rows = queries_of(
+            '{"query": "Why?", "topic": "trips"}',
+            '{"query": "How?", "topic": "Moons"}',
+            '{"query": "Who?"}',
+        )
+
+        queries = with_categories_of([Ad("Ad-1", "Far", "Trips", "")], rows.good)
+
+        assert [query.category for query in queries] == ["Trips", None, None]
 
     def test_a_question_asked_before_is_left_out(self, queries_of: ReadQueries) -> None:
         rows = queries_of('{"query": "Why?"}', '{"query": "why?"}', '{"topic": "Trips"}')

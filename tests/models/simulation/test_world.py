@@ -139,6 +139,16 @@ class TestOutside:
         assert [user.split for user in world.users] == [Split.TEST] * 4
         assert not any(user.profile.info for user in world.users)
 
+    def test_fit_is_known_where_every_category_is_one_of_the_ads(self, ads: tuple[Ad, ...]) -> None:
+        def world(category: str | None, *near: str) -> World:
+            found = {"q1": near} if near else {}
+            return outside_world(ads, [Query("q1", "x1", "Why?", category)], found)
+
+        assert world(ads[0].category).is_fit_known
+        assert world(None).is_fit_known
+        assert not world(None, ads[0].ad_id).is_fit_known
+        assert not world("Moons").is_fit_known
+
     def test_ads_whose_markers_could_be_confused_are_refused(self) -> None:
         ads = [Ad("Ad-1", "b", "", ""), Ad("Ad-2", "[Ad-1] c", "", "")]
 

@@ -33,7 +33,6 @@ class Incentives:
     value_regret: Estimate
     values: Array
     gains: Array
-    best_bids: Array
     lowest_utility: float
     is_individually_rational: bool
 
@@ -46,15 +45,12 @@ def incentives(sweep: Sweeps, seed: int) -> Incentives:
         resampled = _cross_fitted(sweep, _halves(len(sweep.clicks)), (seed, number))
         spread.append([column.mean() for column in resampled])
     low, high = np.percentile(np.array(spread), (2.5, 97.5), axis=0)
-    clicks, payments = _on_grid(sweep, np.arange(len(sweep.clicks), dtype=np.int64))
     truthful = sweep.bids * sweep.clicks.mean(axis=0) - sweep.payments.mean(axis=0)
-    utilities = _GRID[:, None] * clicks - payments
     return Incentives(
         best_response_gain=Estimate(float(gains.mean()), float(low[0]), float(high[0])),
         value_regret=Estimate(float(regrets.mean()), float(low[1]), float(high[1])),
         values=_GRID,
         gains=gains,
-        best_bids=_GRID[utilities.argmax(axis=1)],
         lowest_utility=float(truthful.min()),
         is_individually_rational=bool(truthful.min() >= -1e-9),
     )

@@ -1,11 +1,11 @@
 """Whether a higher bid is shown, and clicked, no less."""
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 
 import numpy as np
-from scipy.optimize import isotonic_regression
 from scipy.stats import rankdata
 
 from models.evaluation.measures.bootstrap import (
@@ -36,19 +36,17 @@ class Monotonicity:
     """The response (exposures or clicks, 0 to 1) to one bid, all else equal.
 
     spearman: between bid and response, -1 to 1; single answers are shown or not, so it stays well
-    below 1 however steep the curve. pooled_spearman: between bid and mean response. violation: sum
-    over the bids of what the isotonic fit has to move, relative to the sum of the curve (0:
-    monotone as it is). decrease: the largest one, from any bid to any higher one; decrease_p: how
-    often noise around a curve that does not fall shows as large a one. gain: mean of the upper
-    third of bids less the lower third's. ads: how many were swept; falling: of how many the
-    response falls with the bid, by Spearman's rho of its own rows, at 5 % for all ads together
-    (permutation tests, Holm's correction).
+    below 1 however steep the curve. pooled_spearman: between bid and mean response. decrease: the
+    largest one, from any bid to any higher one; decrease_p: how often noise around a curve that
+    does not fall shows as large a one. gain: mean of the upper third of bids less the lower
+    third's. ads: how many were swept; falling: of how many the response falls with the bid, by
+    Spearman's rho of its own rows, at 5 % for all ads together (permutation tests, Holm's
+    correction).
     """
 
     curve: Curve
     spearman: Estimate
     pooled_spearman: Estimate
-    violation: float
     decrease: float
     decrease_p: float
     gain: Estimate
@@ -62,10 +60,7 @@ def monotonicity(bids: Array, rows: Array, queries: Units, seed: int) -> Monoton
     (rows,); in each the bid of one ad is swept, and its rows are resampled together."""
     units = independent(queries)
     responses = by_unit(rows, units)
-    means = responses.mean(axis=0)
-    fitted = isotonic_regression(means).x
-    total = means.sum()
-    decrease = float(_largest_decrease(means[None])[0])
+    decrease = float(_largest_decrease(responses.mean(axis=0, keepdims=True))[0])
     third = len(bids) // 3
 
     def upper_less_lower(columns: Array) -> Array:
@@ -78,7 +73,6 @@ def monotonicity(bids: Array, rows: Array, queries: Units, seed: int) -> Monoton
         curve=curve(bids, responses, seed),
         spearman=_spearman(bids, rows, units, seed),
         pooled_spearman=estimate(responses, partial(_rank_correlations, bids), seed),
-        violation=float(np.abs(means - fitted).sum() / total) if total > 0 else 0.0,
         decrease=decrease,
         decrease_p=decrease_p,
         gain=gain,
@@ -120,21 +114,26 @@ def _rank_correlations(bids: Array, curves: Array) -> Array:
 
 
 def _falling(bids: Array, rows: Array, queries: Units, seed: int) -> int:
-    """In how many queries the mean response falls with the bid, significantly.
-
-    Were bids without effect, each row's responses could stand at any bid.
-    """
+    """In how many queries the mean response falls with the bid, significantly."""
     rng = np.random.default_rng(seed)
-    p_values = []
-    for query in np.unique(queries):
-        own = rows[queries == query]
-        rho = float(_rank_correlations(bids, own.mean(axis=0, keepdims=True))[0])
-        shuffled = rng.permuted(np.broadcast_to(own, (RESAMPLES, *own.shape)), axis=2)
-        chance = _rank_correlations(bids, shuffled.mean(axis=1))
-        p_values.append((1 + (chance <= rho + 1e-12).sum()) / (1 + RESAMPLES))
+    different = np.unique(queries)
+    # With fewer, the smallest p-value that there is would exceed the first of Holm's limits.
+    turns = math.ceil(2 * len(different) / _SIGNIFICANCE / RESAMPLES)
+    p_values = [_falling_p(bids, rows[queries == query], turns, rng) for query in different]
     limits = _SIGNIFICANCE / np.arange(len(p_values), 0, -1)
     is_beyond = np.sort(p_values) >= limits
     return int(is_beyond.argmax()) if is_beyond.any() else len(p_values)
+
+
+def _falling_p(bids: Array, rows: Array, turns: int, rng: np.random.Generator) -> float:
+    """Were bids without effect, each row's responses could stand at any bid; `turns` times
+    RESAMPLES such orders are drawn, RESAMPLES at a time to spare memory."""
+    rho = float(_rank_correlations(bids, rows.mean(axis=0, keepdims=True))[0])
+    as_low = 0
+    for _ in range(turns):
+        shuffled = rng.permuted(np.broadcast_to(rows, (RESAMPLES, *rows.shape)), axis=2)
+        as_low += int((_rank_correlations(bids, shuffled.mean(axis=1)) <= rho + 1e-12).sum())
+    return (1 + as_low) / (1 + turns * RESAMPLES)
 
 
 def _spearman(bids: Array, responses: Array, units: Units, seed: int) -> Estimate:

@@ -1,6 +1,6 @@
 """Estimates with bootstrap intervals."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Clusters = Sequence[Hashable] | None
+"""Which cluster each value is of: those of one are alike, and are resampled together, as one unit.
+None: each value is a unit of its own."""
 RESAMPLES: Final = 2000
 _TAIL_PERCENT = 2.5
 
@@ -48,31 +51,44 @@ def resampled_means(rows: Array, seed: int, resamples: int = RESAMPLES) -> Array
     return counts @ rows / units
 
 
-def mean(values: Array, seed: int) -> Estimate:
-    """Return the mean of `values`, shape (units,)."""
-    return estimate(values[:, None], lambda means: means[:, 0], seed)
+def sums(values: Array, clusters: Clusters) -> Array:
+    """Return the sum of `values` over each cluster, in the order of the clusters' first values."""
+    if clusters is None:
+        return values
+    numbers = {cluster: number for number, cluster in enumerate(dict.fromkeys(clusters))}
+    added = np.zeros(len(numbers))
+    for cluster, value in zip(clusters, values, strict=True):
+        added[numbers[cluster]] += value
+    return added
 
 
-def ratio(numerators: Array, denominators: Array, seed: int) -> Estimate:
-    """Return the ratio of two means over the same units; NaN where the second is 0."""
+def mean(values: Array, seed: int, clusters: Clusters = None) -> Estimate:
+    """Return the mean of the clusters' means of `values`."""
+    means = sums(values, clusters) / sums(np.ones(len(values)), clusters)
+    return estimate(means[:, None], lambda means: means[:, 0], seed)
+
+
+def ratio(numerators: Array, denominators: Array, seed: int, clusters: Clusters = None) -> Estimate:
+    """Return the ratio of two sums over the same clusters; NaN where the second is 0."""
 
     def quotient(means: Array) -> Array:
         missing = np.full(len(means), np.nan)
         quotients: Array = np.divide(means[:, 0], means[:, 1], out=missing, where=means[:, 1] > 0)
         return quotients
 
-    return estimate(np.stack([numerators, denominators], axis=1), quotient, seed)
+    totals = [sums(numerators, clusters), sums(denominators, clusters)]
+    return estimate(np.stack(totals, axis=1), quotient, seed)
 
 
-def relative(ours: Array, theirs: Array, seed: int) -> Estimate:
+def relative(ours: Array, theirs: Array, seed: int, clusters: Clusters = None) -> Estimate:
     """Return the ratio of two paired means; NaN where `theirs` has an interval that reaches 0,
     since then the ratio may be anything."""
-    below = mean(theirs, seed)
-    if (below.low if len(theirs) > 1 else below.value) > 0:
-        return ratio(ours, theirs, seed)
+    below = mean(theirs, seed, clusters)
+    if (below.value if np.isnan(below.low) else below.low) > 0:
+        return ratio(ours, theirs, seed, clusters)
     return Estimate(float("nan"), float("nan"), float("nan"))
 
 
-def difference(ours: Array, theirs: Array, seed: int) -> Estimate:
+def difference(ours: Array, theirs: Array, seed: int, clusters: Clusters = None) -> Estimate:
     """Return the mean of the paired differences."""
-    return mean(ours - theirs, seed)
+    return mean(ours - theirs, seed, clusters)

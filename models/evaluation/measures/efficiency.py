@@ -1,6 +1,6 @@
 """What answers earn, what they cost, and what they do to the reader."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,12 +13,13 @@ from models.evaluation.record import Record
 class Efficiency:
     """One mechanism's figures per answer; money in units of currency.
 
-    revenue: what advertisers pay, expected over clicks. value: what they get, at declared values.
-    reward: value less the reader's harm. ctr: clicks per ad shown. revenue_per_1000_tokens: of
-    generated tokens. similarity: of the answer without its ads to the ad-free one, -1 to 1.
+    queries: how many were answered, each once or more; intervals are over them. revenue: what
+    advertisers pay, expected over clicks. value: what they get, at declared values. reward: value
+    less the reader's harm. ctr: clicks per ad shown. revenue_per_1000_tokens: of generated tokens.
+    similarity: of the answer without its ads to the ad-free one, -1 to 1.
     """
 
-    answers: int
+    queries: int
     revenue: Estimate
     reward: Estimate
     value: Estimate
@@ -49,20 +50,25 @@ def efficiency(records: Sequence[Record], seed: int) -> Efficiency:
     ads = _column([len(one.showings) for one in records])
     clicks = _column([sum(s.probability for s in one.showings) for one in records])
     tokens = _column([one.completion_tokens for one in records])
+    queries = queries_of(records)
+
+    def average(values: Array) -> Estimate:
+        return mean(values, seed, queries)
+
     return Efficiency(
-        answers=len(records),
-        revenue=mean(revenue, seed),
-        reward=mean(rewards(records), seed),
-        value=mean(_column([one.value for one in records]), seed),
-        ads=mean(ads, seed),
-        clicks=mean(clicks, seed),
-        ctr=ratio(clicks, ads, seed),
-        faults=mean(_column([len(one.faults) for one in records]), seed),
-        model_calls=mean(_column([one.model_calls for one in records]), seed),
-        prompt_tokens=mean(_column([one.prompt_tokens for one in records]), seed),
-        completion_tokens=mean(tokens, seed),
-        revenue_per_1000_tokens=ratio(1000 * revenue, tokens, seed),
-        similarity=mean(similarities(records), seed),
+        queries=len(set(queries)),
+        revenue=average(revenue),
+        reward=average(rewards(records)),
+        value=average(_column([one.value for one in records])),
+        ads=average(ads),
+        clicks=average(clicks),
+        ctr=ratio(clicks, ads, seed, queries),
+        faults=average(_column([len(one.faults) for one in records])),
+        model_calls=average(_column([one.model_calls for one in records])),
+        prompt_tokens=average(_column([one.prompt_tokens for one in records])),
+        completion_tokens=average(tokens),
+        revenue_per_1000_tokens=ratio(1000 * revenue, tokens, seed, queries),
+        similarity=average(similarities(records)),
     )
 
 
@@ -71,12 +77,22 @@ def comparison(ours: Sequence[Record], theirs: Sequence[Record], seed: int) -> C
     by_auction = {one.auction_id: one for one in theirs}
     pairs = [(one, by_auction[one.auction_id]) for one in ours if one.auction_id in by_auction]
     left, right = [one for one, _ in pairs], [other for _, other in pairs]
+    queries = queries_of(left)
+
+    def less(of: Callable[[Sequence[Record]], Array]) -> Estimate:
+        return difference(of(left), of(right), seed, queries)
+
     return Comparison(
-        revenue_ratio=relative(revenues(left), revenues(right), seed),
-        revenue_difference=difference(revenues(left), revenues(right), seed),
-        reward_difference=difference(rewards(left), rewards(right), seed),
-        similarity_difference=difference(similarities(left), similarities(right), seed),
+        revenue_ratio=relative(revenues(left), revenues(right), seed, queries),
+        revenue_difference=less(revenues),
+        reward_difference=less(rewards),
+        similarity_difference=less(similarities),
     )
+
+
+def queries_of(records: Sequence[Record]) -> list[str]:
+    """Return what is independent in `records`: each one's query."""
+    return [one.query_id for one in records]
 
 
 def revenues(records: Sequence[Record]) -> Array:

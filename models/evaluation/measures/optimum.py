@@ -12,6 +12,7 @@ import numpy as np
 from scipy.special import logsumexp, softmax
 
 from models.evaluation.measures.bootstrap import Estimate, difference, mean
+from models.evaluation.measures.efficiency import queries_of
 from models.evaluation.record import Record
 
 
@@ -40,16 +41,17 @@ def optimum(
     best = (weights * rewards).sum(axis=1)
     objective = beta * (logsumexp(rewards / beta, axis=1) - np.log(rewards.shape[1]))
     by_auction = {one.auction_id: value for one, value in zip(draws, best, strict=True)}
+    queries = queries_of(draws)
     gaps = {}
     for name, records in others.items():
         paired = [one for one in records if one.auction_id in by_auction]
         theirs = np.array([one.reward for one in paired])
         ours = np.array([by_auction[one.auction_id] for one in paired])
-        gaps[name] = difference(ours, theirs, seed)
+        gaps[name] = difference(ours, theirs, seed, queries_of(paired))
     return Optimum(
-        reward=mean(best, seed),
-        policy_reward=mean(rewards.mean(axis=1), seed),
-        objective=mean(objective, seed),
+        reward=mean(best, seed, queries),
+        policy_reward=mean(rewards.mean(axis=1), seed, queries),
+        objective=mean(objective, seed, queries),
         effective_draws=float((1 / (weights**2).sum(axis=1)).mean()),
         gaps=gaps,
     )

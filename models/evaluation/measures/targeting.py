@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.evaluation.measures.bootstrap import Estimate, mean
+from models.evaluation.measures.efficiency import queries_of
 from models.evaluation.record import Bidder, Record
 
 
@@ -27,11 +28,11 @@ def targeting(records: Sequence[Record], seed: int) -> Targeting:
     """records: one mechanism's, each of an auction of its own, of queries whose fit is known."""
     fits = [(one, _fitting(one)) for one in records]
     return Targeting(
-        fitting_shown=_share([_shows(one, ads) for one, ads in fits if ads], seed),
+        fitting_shown=_share([(one, _shows(one, ads)) for one, ads in fits if ads], seed),
         better_shown=_share(
-            [_shows(one, [max(ads, key=_worth)]) for one, ads in fits if len(ads) > 1], seed
+            [(one, _shows(one, [max(ads, key=_worth)])) for one, ads in fits if len(ads) > 1], seed
         ),
-        none_shown=_share([not one.showings for one, ads in fits if not ads], seed),
+        none_shown=_share([(one, not one.showings) for one, ads in fits if not ads], seed),
     )
 
 
@@ -49,5 +50,7 @@ def _shows(one: Record, bidders: Sequence[Bidder]) -> bool:
     return any(one.shows(bidder.ad_id) for bidder in bidders)
 
 
-def _share(hits: Sequence[bool], seed: int) -> Estimate:
-    return mean(np.array(hits, dtype=np.float64), seed)
+def _share(answers: Sequence[tuple[Record, bool]], seed: int) -> Estimate:
+    """The share of `answers` that are hits."""
+    hits = np.array([is_hit for _, is_hit in answers], dtype=np.float64)
+    return mean(hits, seed, queries_of([one for one, _ in answers]))

@@ -64,6 +64,7 @@ def _earnings(analysis: Analysis) -> Table:
         against = one.against_baseline
         return (
             one.name,
+            str(found.queries),
             shown(found.revenue),
             shown(found.reward),
             shown(found.value),
@@ -75,7 +76,7 @@ def _earnings(analysis: Analysis) -> Table:
     note = (
         "Per answer, in units of bids. Revenue: what advertisers pay, expected over clicks. Value: "
         "what they get at the values they declare. Reward: value less the reader's harm (ads and "
-        "faults). "
+        "faults). In brackets, here and below: 95 % intervals over the queries. "
     )
     if analysis.optimum is not None:
         note += (
@@ -86,7 +87,7 @@ def _earnings(analysis: Analysis) -> Table:
         )
     baseline = analysis.baseline or "baseline"
     columns = (
-        *("mechanism", "revenue", "reward", "value"),
+        *("mechanism", "queries", "revenue", "reward", "value"),
         *(f"revenue ÷ {baseline}", f"reward − {baseline}", "π* − reward"),
     )
     return Table("Earnings", note, columns, _rows(analysis, row))

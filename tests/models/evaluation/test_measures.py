@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from models.evaluation.config import Study
-from models.evaluation.measures.bootstrap import mean, ratio, relative
+from models.evaluation.measures.bootstrap import Estimate, mean, ratio, relative
 from models.evaluation.measures.continuous import Continuity, jumps
 from models.evaluation.measures.efficiency import comparison, efficiency
 from models.evaluation.measures.monotone import BidResponse, monotonicity
-from models.evaluation.measures.optimum import optimum
+from models.evaluation.measures.optimum import Optimum, optimum
 from models.evaluation.measures.targeting import targeting
 from models.evaluation.record import Bidder, Record, Showing
 
@@ -58,6 +58,22 @@ class TestBootstrap:
             covered += found.low <= 1 <= found.high
         assert 0.90 <= covered / 300 <= 0.98
 
+    def test_it_covers_as_often_over_clusters(self) -> None:
+        rng = np.random.default_rng(1)
+        clusters = np.repeat(np.arange(50), 4)
+        covered = 0
+        for number in range(300):
+            values = rng.normal(size=50)[clusters] + rng.normal(size=200) / 2
+            found = mean(values, number, clusters.tolist())
+            covered += found.low <= 0 <= found.high
+        assert 0.90 <= covered / 300 <= 0.98
+
+    def test_clusters_of_one_value_each_are_as_good_as_none(self) -> None:
+        values, others = np.random.default_rng(1).random((2, 30)) + 1
+        clusters = [f"q{30 - number}" for number in range(30)]
+        assert mean(values, 1, clusters) == mean(values, 1)
+        assert relative(values, others, 1, clusters) == relative(values, others, 1)
+
     def test_a_seed_gives_the_same_interval(self) -> None:
         values = np.arange(10.0)
         assert mean(values, seed=3) == mean(values, seed=3)
@@ -99,6 +115,55 @@ class TestEfficiency:
         found = comparison(ours, theirs, seed=1)
         assert found.revenue_ratio.value == found.revenue_ratio.low == pytest.approx(2)
         assert found.revenue_difference.value == pytest.approx(10)
+
+
+class TestRepeats:
+    """Four answers to each query, all alike, tell no more than one."""
+
+    ONCE = tuple(
+        a_record(
+            number,
+            *([showing(probability=(number + 1) / 9)] if number % 3 else []),
+            reward=float(number),
+            similarity=number / 8,
+            completion_tokens=40 + number,
+            category="tents" if number % 2 else None,
+        )
+        for number in range(8)
+    )
+    AGAIN = tuple(
+        replace(one, auction_id=f"{one.auction_id}-{turn}") for one in ONCE for turn in range(4)
+    )
+
+    def test_figures_are_over_queries(self) -> None:
+        alike(efficiency(self.AGAIN, seed=1), efficiency(self.ONCE, seed=1))
+        assert efficiency(self.AGAIN, seed=1).queries == 8
+        alike(targeting(self.AGAIN, seed=1), targeting(self.ONCE, seed=1))
+
+    def test_comparisons_are_over_queries(self) -> None:
+        def better(records: tuple[Record, ...]) -> list[Record]:
+            return [replace(one, reward=one.reward**2, similarity=0.5) for one in records]
+
+        once = comparison(better(self.ONCE), self.ONCE, seed=1)
+        alike(comparison(better(self.AGAIN), self.AGAIN, seed=1), once)
+
+    def test_the_optimum_is_over_queries(self) -> None:
+        def best(records: tuple[Record, ...]) -> Optimum:
+            draws = [replace(one, draw_rewards=(one.reward, 9.0)) for one in records]
+            return optimum(draws, {"m": records}, beta=10, seed=1)
+
+        alike(best(self.AGAIN), best(self.ONCE))
+        alike(best(self.AGAIN).gaps["m"], best(self.ONCE).gaps["m"])
+
+
+def alike(one: object, other: object) -> None:
+    """All figures of both are the same, but for the last digits."""
+    for name in one.__dataclass_fields__:  # type: ignore[attr-defined]
+        first, second = getattr(one, name), getattr(other, name)
+        if isinstance(first, Estimate):
+            alike(first, second)
+        elif isinstance(first, float):
+            assert first == pytest.approx(second), name
 
 
 class TestTargeting:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from models.evaluation.measures.bootstrap import RESAMPLES, Array, Estimate, difference
 from models.evaluation.record import Record
 
+Numbers = NDArray[np.int64]
 _SIGNIFICANCE = 0.05
 _SMALLEST_BIAS = 0.1
 
@@ -46,21 +47,27 @@ class OrderFreeness:
 def order_freeness(records: Sequence[Record], seed: int) -> OrderFreeness | None:
     """records: one mechanism's, the same auctions in several orders. None where there are none.
 
-    An ad's exposures can be shuffled over the orders of its auction if order does not matter.
+    An auction's answers can be shuffled over its orders if order does not matter; each as a whole,
+    since its ads make room for each other.
     """
-    exposures, places = _by_ad_and_order(records)
-    if not len(exposures):
+    rows = _complete_rows(records)
+    if not rows:
         return None
+    exposures, places, auctions = _by_ad_and_order(rows)
     count = int(places.max()) + 1
     rng = np.random.default_rng(seed)
+    orders = np.tile(np.arange(exposures.shape[1]), (len(rows), 1))
+
+    def shuffled() -> Array:
+        return np.take_along_axis(exposures, rng.permuted(orders, axis=1)[auctions], axis=1)
+
     spread = _spread(exposures, places, count)
-    shuffled = np.array(
-        [_spread(rng.permuted(exposures, axis=1), places, count) for _ in range(RESAMPLES)]
-    )
-    p_value = float((1 + (shuffled >= spread - 1e-12).sum()) / (1 + len(shuffled)))
+    chance = np.array([_spread(shuffled(), places, count) for _ in range(RESAMPLES)])
+    p_value = float((1 + (chance >= spread - 1e-12).sum()) / (1 + len(chance)))
     is_early = places < count / 2
     early = _mean_where(exposures, is_early)
-    advantage = difference(early, _mean_where(exposures, ~is_early), seed)
+    queries = [rows[auction][0].query_id for auction in auctions]
+    advantage = difference(early, _mean_where(exposures, ~is_early), seed, queries)
     return OrderFreeness(
         by_place=_by_place(exposures, places, count),
         early_advantage=advantage,
@@ -76,34 +83,36 @@ def _verdict(p_value: float, advantage: Estimate) -> OrderEffect:
     return OrderEffect.NONE if widest < _SMALLEST_BIAS else OrderEffect.UNDECIDED
 
 
-def _by_ad_and_order(records: Sequence[Record]) -> tuple[Array, NDArray[np.int64]]:
-    """Exposures (0 or 1) and places of every ad, shape (ads, orders); of auctions with all orders,
-    and ads that stand in both halves of the list."""
+def _complete_rows(records: Sequence[Record]) -> list[list[Record]]:
+    """The auctions with all orders, each as its answers."""
     rows: dict[str, list[Record]] = {}
     for one in sorted(records, key=lambda one: one.key):
         rows.setdefault(one.row, []).append(one)
     orders = max(map(len, rows.values()), default=0)
-    exposures, places = [], []
-    for row in rows.values():
-        if len(row) < orders or orders < 2:
-            continue
-        for bidder in row[0].bidders:
-            exposures.append([float(one.shows(bidder.ad_id)) for one in row])
-            places.append([_place(one, bidder.ad_id) for one in row])
-    return np.array(exposures), np.array(places, dtype=np.int64)
+    return [row for row in rows.values() if len(row) == orders > 1]
+
+
+def _by_ad_and_order(rows: Sequence[Sequence[Record]]) -> tuple[Array, Numbers, Numbers]:
+    """Exposures (0 or 1) and places of every ad of every auction, shape (ads, orders), and the
+    number of its auction, shape (ads,)."""
+    ads = [(auction, bidder.ad_id) for auction, row in enumerate(rows) for bidder in row[0].bidders]
+    exposures = [[float(one.shows(ad_id)) for one in rows[auction]] for auction, ad_id in ads]
+    places = [[_place(one, ad_id) for one in rows[auction]] for auction, ad_id in ads]
+    auctions = [auction for auction, _ in ads]
+    return np.array(exposures), np.array(places, np.int64), np.array(auctions, np.int64)
 
 
 def _place(one: Record, ad_id: str) -> int:
     return [bidder.ad_id for bidder in one.bidders].index(ad_id)
 
 
-def _by_place(exposures: Array, places: NDArray[np.int64], count: int) -> Array:
+def _by_place(exposures: Array, places: Numbers, count: int) -> Array:
     shown = np.bincount(places.ravel(), exposures.ravel(), count)
     share: Array = shown / np.maximum(1, np.bincount(places.ravel(), minlength=count))
     return share
 
 
-def _spread(exposures: Array, places: NDArray[np.int64], count: int) -> float:
+def _spread(exposures: Array, places: Numbers, count: int) -> float:
     return float(_by_place(exposures, places, count).var())
 
 

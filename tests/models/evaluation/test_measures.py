@@ -12,6 +12,7 @@ from models.evaluation.measures.continuous import Continuity, jumps
 from models.evaluation.measures.efficiency import comparison, efficiency
 from models.evaluation.measures.monotone import BidResponse, monotonicity
 from models.evaluation.measures.optimum import Optimum, optimum
+from models.evaluation.measures.order import OrderEffect, order_freeness
 from models.evaluation.measures.targeting import targeting
 from models.evaluation.record import Bidder, Record, Showing
 
@@ -293,6 +294,30 @@ class TestContinuous:
     def test_too_few_bids_are_refused(self) -> None:
         with pytest.raises(ValueError, match="20 bids"):
             jumps(np.arange(11.0), np.zeros((5, 11)), seed=1)
+
+
+class TestOrder:
+    def test_ads_that_come_together_look_biased_no_more_often_than_they_may(self) -> None:
+        """Every answer shows four neighbours of eight, wherever they stand."""
+        bidders = tuple(Bidder(f"Ad-{number}", "tents", 20) for number in range(8))
+        rng = np.random.default_rng(1)
+
+        def answer(auction: int, down: int) -> Record:
+            first = rng.integers(8)
+            return a_record(
+                auction,
+                *(showing(f"Ad-{(first + number) % 8}") for number in range(4)),
+                key=f"order/m/a{auction}/down-{down}",
+                study=Study.ORDER,
+                bidders=bidders[-down:] + bidders[:-down],
+            )
+
+        verdicts = []
+        for seed in range(40):
+            records = [answer(auction, down) for auction in range(20) for down in (0, 2, 4, 6)]
+            found = order_freeness(records, seed)
+            verdicts.append(found.verdict if found else None)
+        assert verdicts.count(OrderEffect.BIASED) <= 4
 
 
 class TestOptimum:

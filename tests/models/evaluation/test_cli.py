@@ -19,6 +19,7 @@ from models.contract.prompt import Layout
 from models.engine.interface import Sampling
 from models.evaluation import cli
 from models.evaluation.config import Study
+from models.evaluation.manifest import held
 from models.evaluation.mechanisms.catalogue import MECHANISMS
 from models.evaluation.mechanisms.sampled import Sampler
 from models.evaluation.plan import Task
@@ -29,6 +30,8 @@ from models.simulation.asking import UserLlm
 from models.simulation.completions import Completions, CompletionStore
 from models.simulation.judge import Judge
 from models.simulation.objective import Objective
+
+DEMO_ADS = Path(__file__).parents[3] / "service/store/demo_ads.jsonl"
 
 
 def evaluate(*arguments: str) -> Result:
@@ -63,6 +66,16 @@ class TestRun:
         )
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
         assert done.stdout.strip() == "set()"
+
+    def test_a_directory_that_another_process_writes_to_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cli, "prepare_process", lambda: None)
+        with held(tmp_path):
+            result = evaluate("run", "--catalogue", str(DEMO_ADS), "--out", str(tmp_path))
+        assert result.exit_code == 1
+        assert "Another process takes answers" in result.output
+        assert not (tmp_path / "manifest.json").exists()
 
     async def test_verdicts_that_could_not_be_read_are_counted_at_the_end(
         self, tmp_path: Path

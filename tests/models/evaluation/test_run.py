@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +13,12 @@ from typist import Typist
 from models.contract.prompt import Layout
 from models.engine.interface import Sampling
 from models.evaluation.config import RunConfig, Sizes, Study
-from models.evaluation.manifest import ManifestDiffers, claim, read_manifest
+from models.evaluation.manifest import ManifestDiffers, RunBusy, claim, held, read_manifest
 from models.evaluation.mechanism import Outcome
 from models.evaluation.mechanisms.sampled import Sampler
 from models.evaluation.plan import DRAWS, Task, plan
 from models.evaluation.policy import Policy
-from models.evaluation.record import RecordsDamaged, read_records
+from models.evaluation.record import RecordsDamaged, read_records, to_line
 from models.evaluation.run import OUTCOMES, Bench, run
 from models.simulation.completions import Completions, CompletionStore
 from models.simulation.nouns import Auction
@@ -122,6 +123,14 @@ class TestRun:
         async with asyncio.timeout(5):
             await run(efficiency, together, tmp_path, lambda done: None, concurrency=2)
 
+    async def test_of_two_records_of_one_answer_the_first_counts(self, tmp_path: Path) -> None:
+        await run(tasks(), bench(), tmp_path, lambda done: None)
+        file = tmp_path / OUTCOMES
+        records, _ = read_records(file)
+        with file.open("ab") as lines:
+            lines.write(to_line(replace(records[0], reward=-1.0)))
+        assert read_records(file)[0] == records
+
     def test_a_damaged_line_is_named(self, tmp_path: Path) -> None:
         file = tmp_path / OUTCOMES
         file.write_text('{"key": 1}\n')
@@ -139,6 +148,28 @@ class TestManifest:
             claim(tmp_path, first | {"config": other.as_json()}, begun_at="later")
         assert read_manifest(tmp_path)["begun_at"] == "now"
         assert json.loads((tmp_path / "manifest.json").read_text())["model"]["name"] == "m"
+
+
+class TestHeld:
+    def test_one_process_at_a_time_has_a_directory(self, tmp_path: Path) -> None:
+        out = tmp_path / "new" / "out"
+        with held(out), pytest.raises(RunBusy, match="Another process"), held(out):
+            pass
+        with held(out):
+            pass
+
+    def test_a_process_that_was_forked_meanwhile_does_not_keep_it(self, tmp_path: Path) -> None:
+        leaver, stayer = os.pipe()
+        with held(tmp_path):
+            if (child := os.fork()) == 0:
+                os.close(stayer)
+                os.read(leaver, 1)
+                os._exit(0)
+        with held(tmp_path):
+            pass
+        os.close(stayer)
+        os.close(leaver)
+        os.waitpid(child, 0)
 
 
 class TestPlan:

@@ -13,9 +13,9 @@ from typing import Any
 from models.contract.prompt import CONTRACT_VERSION, context_tokens
 from models.engine.interface import Engine
 from models.evaluation.callers_pctr import CallersPctr, fit_callers_pctr
-from models.evaluation.config import RunConfig
+from models.evaluation.config import RunConfig, Study
 from models.evaluation.manifest import versions
-from models.evaluation.mechanisms.catalogue import MECHANISMS, Parts
+from models.evaluation.mechanisms.catalogue import ALIGNED, MECHANISMS, Parts
 from models.evaluation.mechanisms.sampled import Sampler
 from models.evaluation.plan import auctions_needed
 from models.evaluation.policy import Policy
@@ -28,23 +28,24 @@ from models.simulation.click_model import ClickModel
 from models.simulation.click_parameters import ClickParameters
 from models.simulation.completions import Completions, CompletionStore
 from models.simulation.embeddings import MiniLmEncoder
-from models.simulation.judge import Judge
+from models.simulation.judge import PROMPT_NAME, Judge
 from models.simulation.nouns import Auction, SimulatedUsers, Split
-from models.simulation.user_llm_engine import EngineChoice, open_engine
+from models.simulation.user_llm_engine import EngineChoice, identity, open_engine
 from models.simulation.world import World
 
 _GPU_SHARE = 0.9
+_UNALIGNED = "unaligned"
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where things are kept. models: servable weights. completions: None for no memory. verdicts:
-    a judge's."""
+    """Where things are kept. models: servable weights. completions, and a judge's verdicts: None
+    for no memory."""
 
     models: Path
     completions: Path | None
-    verdicts: Path
+    verdicts: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,23 @@ class Weights:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class JudgeIdentity:
+    """Which model plays the users, where it runs, and by which prompt. revision: as an engine
+    tells it (`ModelIdentity`)."""
+
+    name: str
+    revision: str
+    is_remote: bool
+    prompt: str = PROMPT_NAME
+
+    @classmethod
+    async def of(cls, judge: EngineChoice, say: Say) -> "JudgeIdentity":
+        """Raises EngineError, ProvisionError."""
+        model = await identity(judge, say)
+        return cls(model.name, model.revision, judge.url is not None)
+
+
 def drawn_auctions(world: World, config: RunConfig) -> list[Auction]:
     """Return the run's auctions, of users that no model was trained on."""
     options = AuctionOptions(candidates=config.candidates)
@@ -74,10 +92,10 @@ def manifest(
     weights: Weights,
     world: World,
     auctions: Sequence[Auction],
-    judge: EngineChoice | None = None,
+    judge: JudgeIdentity | None = None,
 ) -> dict[str, Any]:
     """Return all that the run's results follow from."""
-    clicking = {"judge": judge.model} if judge else {"click_model": asdict(ClickParameters())}
+    clicking = {"judge": asdict(judge)} if judge else {"click_model": asdict(ClickParameters())}
     return {
         "config": config.as_json(),
         "contract": CONTRACT_VERSION,
@@ -115,28 +133,47 @@ async def assembled(
             options = AuctionOptions(candidates=config.candidates)
             clicks = ClickModel(encoder)
             pctr = await asyncio.to_thread(fit_callers_pctr, world, clicks, encoder, options)
-        answering = [model for model in (weights.model, weights.aligned) if model is not None]
-        engines = [await _engine(stack, model, config, len(answering), say) for model in answering]
-        policy = _policy(config, engines[0], store, pctr)
-        aligned = _policy(config, engines[1], store, pctr) if weights.aligned else None
+        answering = models_asked(config, weights)
+        is_judge_here = judge is not None and judge.url is None
+        gpu_share = _GPU_SHARE / (len(answering) + is_judge_here)
+        policies = {
+            name: _policy(config, await _engine(stack, model, config, gpu_share, say), store, pctr)
+            for name, model in answering.items()
+        }
+        aligned = policies.get(ALIGNED)
+        # One that is never asked stands in for the unaligned model's where that is not needed.
+        policy = policies.get(_UNALIGNED) or policies[ALIGNED]
         if judge is not None:
-            engine = await stack.enter_async_context(open_engine(judge, say))
-            users = Judge(UserLlm(engine, CompletionStore(place.verdicts)))
+            engine = await stack.enter_async_context(open_engine(judge, say, gpu_share))
+            verdicts = CompletionStore(place.verdicts)
+            stack.callback(verdicts.close)
+            users = Judge(UserLlm(engine, verdicts))
         sampler = Sampler(policy, users, config.objective, config.draws)
         parts = Parts(policy, sampler, EmbeddingRelevance(encoder), aligned, config.tau)
         mechanisms = {name: MECHANISMS[name](parts) for name in config.mechanisms}
         yield Bench(mechanisms, policy, sampler, users, config.objective, encoder)
 
 
+def models_asked(config: RunConfig, weights: Weights) -> dict[str, ServableModel]:
+    """Return the models that answer in this run. The unaligned one is what every mechanism but the
+    aligned one asks, and gives Study.EFFICIENCY its ad-free answers and Study.OPTIMUM its draws."""
+    others = set(config.mechanisms) - {ALIGNED}
+    asked = {}
+    if others or not {Study.EFFICIENCY, Study.OPTIMUM}.isdisjoint(config.studies):
+        asked[_UNALIGNED] = weights.model
+    if weights.aligned is not None and ALIGNED in config.mechanisms:
+        asked[ALIGNED] = weights.aligned
+    return asked
+
+
 async def _engine(
-    stack: AsyncExitStack, model: ServableModel, config: RunConfig, engines: int, say: Say
+    stack: AsyncExitStack, model: ServableModel, config: RunConfig, gpu_share: float, say: Say
 ) -> Engine:
-    """One of so many `engines`, which share a GPU's memory."""
     from models.engine.vllm import VllmEngine, VllmOptions
 
     options = VllmOptions(
         max_model_len=context_tokens(config.candidates, config.sampling.max_tokens),
-        gpu_memory_utilization=_GPU_SHARE / engines,
+        gpu_memory_utilization=gpu_share,
     )
     engine = await VllmEngine.start(model, options=options, progress=say)
     stack.push_async_callback(engine.close)

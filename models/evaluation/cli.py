@@ -97,7 +97,10 @@ JudgeKey = Annotated[
 Out = Annotated[Path, typer.Option(help="Where outcomes and manifest go; an earlier run goes on.")]
 StateDir = Annotated[Path, typer.Option(help="Where models and completions are kept.")]
 Forget = Annotated[
-    bool, typer.Option("--no-cache", help="Take no completion from earlier runs, and keep none.")
+    bool,
+    typer.Option(
+        "--no-cache", help="Take no completion or verdict of earlier runs, and keep none."
+    ),
 ]
 Quick = Annotated[bool, typer.Option("--quick", help="Small sizes: under 10 minutes on two cores.")]
 RunDir = Annotated[
@@ -179,8 +182,11 @@ def run(
         sampling=Sampling(max_tokens=tokens),
         sizes=sizes,
     )
-    kept = None if no_cache else state_dir / "completions.sqlite"
-    place = Place(state_dir / "models", kept, state_dir / "verdicts.sqlite")
+    place = Place(
+        models=state_dir / "models",
+        completions=None if no_cache else state_dir / "completions.sqlite",
+        verdicts=None if no_cache else state_dir / "verdicts.sqlite",
+    )
     judge = EngineChoice(judge_url, judge_model, judge_key, place.models)
     chosen = Chosen(config, model, aligned, judge if judge_url or judge_model else None)
     _run(chosen, _world(world, catalogue or ctx.obj), place, out)
@@ -218,7 +224,13 @@ class Chosen:
 def _run(chosen: Chosen, world: "World", place: "Place", out: Path) -> None:
     """Hold the directory, provision, claim it, run."""
     from models.engine.interface import EngineError
-    from models.evaluation.assembly import Weights, assembled, drawn_auctions, manifest
+    from models.evaluation.assembly import (
+        JudgeIdentity,
+        Weights,
+        assembled,
+        drawn_auctions,
+        manifest,
+    )
     from models.evaluation.manifest import ManifestDiffers, RunBusy, claim, held
     from models.evaluation.plan import plan
     from models.evaluation.record import RecordsDamaged
@@ -235,7 +247,8 @@ def _run(chosen: Chosen, world: "World", place: "Place", out: Path) -> None:
             name = chosen.model or _unaligned_model()
             weights = Weights.provision(name, chosen.aligned, place.models, say)
             auctions = drawn_auctions(world, chosen.config)
-            made_with = manifest(chosen.config, weights, world, auctions, chosen.judge)
+            judge = asyncio.run(JudgeIdentity.of(chosen.judge, say)) if chosen.judge else None
+            made_with = manifest(chosen.config, weights, world, auctions, judge)
             claim(out, made_with, datetime.now(UTC).isoformat(timespec="seconds"))
             bench = assembled(chosen.config, weights, world, place, say, chosen.judge)
             asyncio.run(_take(bench, plan(chosen.config, auctions), out, console))

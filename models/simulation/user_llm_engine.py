@@ -4,9 +4,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from models.engine.interface import Engine
+from models.engine.interface import Engine, ModelIdentity
 from models.engine.remote import RemoteEngine, RemoteOptions
+
+if TYPE_CHECKING:
+    from models.provision import ServableModel
 
 _READ_TIMEOUT_S = 300.0
 
@@ -26,12 +30,29 @@ class EngineChoice:
     cache_dir: Path
 
 
+async def identity(choice: EngineChoice, progress: Callable[[str], None]) -> ModelIdentity:
+    """The model that `choice` comes to, which is not run for that.
+
+    Raises EngineError, ProvisionError.
+    """
+    if choice.url is None:
+        model = _provisioned(choice, progress)
+        return ModelIdentity(model.name, model.revision)
+    engine = await _remote(choice)
+    await engine.close()
+    return engine.model
+
+
 @asynccontextmanager
 async def open_engine(
-    choice: EngineChoice, progress: Callable[[str], None]
+    choice: EngineChoice, progress: Callable[[str], None], gpu_share: float = 0.9
 ) -> AsyncIterator[Engine]:
-    """The engine, closed at the end. Raises EngineError, ProvisionError."""
-    engine = await (_remote(choice) if choice.url else _in_process(choice, progress))
+    """The engine, closed at the end. gpu_share: of a GPU's memory, over 0 to 1, where the model
+    runs here.
+
+    Raises EngineError, ProvisionError.
+    """
+    engine = await (_remote(choice) if choice.url else _in_process(choice, progress, gpu_share))
     try:
         yield engine
     finally:
@@ -49,9 +70,17 @@ async def _remote(choice: EngineChoice) -> Engine:
     )
 
 
-async def _in_process(choice: EngineChoice, progress: Callable[[str], None]) -> Engine:
-    from models.engine.vllm import VllmEngine
+async def _in_process(
+    choice: EngineChoice, progress: Callable[[str], None], gpu_share: float
+) -> Engine:
+    from models.engine.vllm import VllmEngine, VllmOptions
+
+    options = VllmOptions(gpu_memory_utilization=gpu_share)
+    model = _provisioned(choice, progress)
+    return await VllmEngine.start(model, options=options, progress=progress)
+
+
+def _provisioned(choice: EngineChoice, progress: Callable[[str], None]) -> "ServableModel":
     from models.provision import default_model, provision
 
-    model = provision(choice.model or default_model(), choice.cache_dir, progress)
-    return await VllmEngine.start(model, progress=progress)
+    return provision(choice.model or default_model(), choice.cache_dir, progress)

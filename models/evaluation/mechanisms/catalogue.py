@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Final
 
 from models.evaluation.mechanism import Mechanism
 from models.evaluation.mechanisms.best_of import BestOf
@@ -15,6 +16,8 @@ from models.evaluation.mechanisms.segment_auction import SegmentAuction
 from models.evaluation.mechanisms.single_pass import SinglePass
 from models.evaluation.policy import Policy
 from models.evaluation.relevance import Relevance
+
+ALIGNED: Final = "aligned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +37,13 @@ class Parts:
 def _aligned(parts: Parts) -> Mechanism:
     if parts.aligned is None:
         raise ValueError("The mechanism aligned needs --aligned: a directory with aligned weights")
-    return SinglePass("aligned", parts.aligned)
+    return SinglePass(ALIGNED, parts.aligned)
 
 
 MECHANISMS: Mapping[str, Callable[[Parts], Mechanism]] = MappingProxyType(
     {
         "pretrained": lambda parts: SinglePass("pretrained", parts.policy),
-        "aligned": _aligned,
+        ALIGNED: _aligned,
         "mosaic": lambda parts: Mosaic(parts.sampler, parts.tau),
         "best-of-k": lambda parts: BestOf(parts.sampler),
         "generate-insert-rewrite": lambda parts: GenerateInsertRewrite(

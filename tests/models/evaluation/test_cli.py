@@ -18,6 +18,7 @@ from typist import Typist
 from models.contract.prompt import Layout
 from models.engine.interface import Sampling
 from models.evaluation import cli
+from models.evaluation.assembly import Place
 from models.evaluation.config import Study
 from models.evaluation.manifest import held
 from models.evaluation.mechanisms.catalogue import MECHANISMS
@@ -66,6 +67,23 @@ class TestRun:
         )
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
         assert done.stdout.strip() == "set()"
+
+    @pytest.mark.parametrize(("words", "is_kept"), [(("--no-cache",), False), ((), True)])
+    def test_what_models_said_is_kept_unless_told_otherwise(
+        self,
+        words: tuple[str, ...],
+        is_kept: bool,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        places: list[Place] = []
+        monkeypatch.setattr(cli, "prepare_process", lambda: None)
+        monkeypatch.setattr(cli, "_run", lambda _chosen, _world, place, _out: places.append(place))
+
+        evaluate("run", "--catalogue", str(DEMO_ADS), "--out", str(tmp_path), *words)
+
+        (place,) = places
+        assert (place.completions is not None) == (place.verdicts is not None) == is_kept
 
     def test_a_directory_that_another_process_writes_to_is_refused(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

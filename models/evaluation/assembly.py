@@ -77,11 +77,11 @@ class JudgeIdentity:
     async def of(cls, judge: EngineChoice, say: Say) -> "JudgeIdentity":
         """Raises EngineError, ProvisionError."""
         model = await identity(judge, say)
-        return cls(model.name, model.revision, judge.url is not None)
+        return cls(model.name, model.revision, judge.is_remote)
 
 
 def drawn_auctions(world: World, config: RunConfig) -> list[Auction]:
-    """Return the run's auctions, of users that no model was trained on."""
+    """Return the run's auctions, of users that no model was trained on in this world."""
     options = AuctionOptions(candidates=config.candidates)
     count = auctions_needed(config.sizes)
     return draw_auctions(world, Split.TEST, count, config.seed, options)
@@ -134,7 +134,7 @@ async def assembled(
             clicks = ClickModel(encoder)
             pctr = await asyncio.to_thread(fit_callers_pctr, world, clicks, encoder, options)
         answering = models_asked(config, weights)
-        is_judge_here = judge is not None and judge.url is None
+        is_judge_here = judge is not None and not judge.is_remote
         gpu_share = _GPU_SHARE / (len(answering) + is_judge_here)
         policies = {
             name: _policy(config, await _engine(stack, model, config, gpu_share, say), store, pctr)

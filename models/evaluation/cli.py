@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -40,6 +41,11 @@ NAMES = (
 )
 _QUICK_TOKENS, _TOKENS = 64, 512
 _CONCURRENCY = 16
+_OTHER_WORLD = (
+    "Users are held out from training in their own world: some of another world's may be among "
+    "those that the aligned model which ships was trained on."
+)
+err = Console(stderr=True, highlight=False)
 
 Mechanisms = Annotated[
     list[str] | None,
@@ -140,6 +146,9 @@ def run(
 ) -> None:
     """Answer the same auctions of held-out users with every mechanism, and write all down.
 
+    Users are held out from training in the world that a model was aligned in: the default one, for
+    the model that ships.
+
     An outcome a line in OUT/outcomes.jsonl, settings and versions in OUT/manifest.json. What was
     taken before a kill is not taken again; other settings in the same OUT are refused.
 
@@ -208,7 +217,7 @@ def report(run: RunDir) -> None:
     except (NothingToReport, RecordsDamaged) as wrong:
         raise _ended(str(wrong)) from wrong
     typer.echo(markdown.read_text(encoding="utf-8"))
-    Console(stderr=True, highlight=False).print(f"[green]Written[/] {html} and {markdown}")
+    err.print(f"[green]Written[/] {html} and {markdown}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,10 +246,8 @@ def _run(chosen: Chosen, world: "World", place: "Place", out: Path) -> None:
     from models.provision import ProvisionError
     from models.simulation.auctions import WorldTooSmall
 
-    console = Console(stderr=True, highlight=False)
-
     def say(line: str) -> None:
-        console.print(f"[cyan]·[/] {line}")
+        err.print(f"[cyan]·[/] {line}")
 
     try:
         with held(out):
@@ -251,7 +258,7 @@ def _run(chosen: Chosen, world: "World", place: "Place", out: Path) -> None:
             made_with = manifest(chosen.config, weights, world, auctions, judge)
             claim(out, made_with, datetime.now(UTC).isoformat(timespec="seconds"))
             bench = assembled(chosen.config, weights, world, place, say, chosen.judge)
-            asyncio.run(_take(bench, plan(chosen.config, auctions), out, console))
+            asyncio.run(_take(bench, plan(chosen.config, auctions), out, err))
     except (
         RunBusy,
         ProvisionError,
@@ -263,7 +270,7 @@ def _run(chosen: Chosen, world: "World", place: "Place", out: Path) -> None:
         raise _ended(str(wrong)) from wrong
     except ExceptionGroup as failed:
         raise _ended(f"{failed.exceptions[0]}; the same command goes on from here") from failed
-    console.print(f"[green]Done.[/] llm-auction evaluate report --run {out}")
+    err.print(f"[green]Done.[/] llm-auction evaluate report --run {out}")
 
 
 def _unaligned_model() -> str:
@@ -330,23 +337,24 @@ def _known(given: Sequence[str], known: Sequence[str], option: str) -> tuple[str
 
 
 def _world(directory: Path | None, catalogue: Path | None) -> "World":
+    from models.simulation.cli_tables import show_bad
     from models.simulation.outside import read_ads
+    from models.simulation.saved_world import SavedWorldError, load_world
     from models.simulation.world import build_world
 
-    if directory is not None:
-        from models.simulation.saved_world import SavedWorldError, load_world
-
-        try:
+    try:
+        if directory is not None:
+            err.print(_OTHER_WORLD, soft_wrap=True)
             return load_world(directory)
-        except SavedWorldError as wrong:
-            raise _ended(str(wrong)) from wrong
-    if catalogue is None:
-        raise typer.BadParameter("is needed for the default world", param_hint="--catalogue")
-    return build_world(read_ads(catalogue).good)
+        if catalogue is None:
+            raise typer.BadParameter("is needed for the default world", param_hint="--catalogue")
+        rows = read_ads(catalogue)
+        show_bad(catalogue, rows.bad)
+        return build_world(rows.good)
+    except (SavedWorldError, OSError, ValueError) as wrong:
+        raise _ended(str(wrong)) from wrong
 
 
 def _ended(message: str) -> typer.Exit:
-    Console(stderr=True, highlight=False).print(
-        f"[bold red]Ended:[/] {message}", soft_wrap=True, markup=True
-    )
+    err.print(f"[bold red]Ended:[/] {escape(message)}", soft_wrap=True)
     return typer.Exit(1)

@@ -18,7 +18,6 @@ from models.engine.environment import prepare_process
 
 if TYPE_CHECKING:
     from models.simulation.nouns import Ad
-    from models.simulation.outside import BadRow
     from models.simulation.user_llm_engine import EngineChoice
     from models.simulation.world import World, WorldOptions
 
@@ -29,8 +28,6 @@ app = typer.Typer(
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
-_BAD_ROWS_SHOWN = 5
-
 Folder = Annotated[Path, typer.Option(help="The world's folder.")]
 World_ = Annotated[Path, typer.Argument(metavar="WORLD", help="A folder made by build.")]
 Ads = Annotated[Path | None, typer.Option(help="Catalogue, JSON lines. Default: the demo ads.")]
@@ -39,7 +36,7 @@ Users = Annotated[int, typer.Option(min=1, help="How many users.")]
 PerUser = Annotated[int, typer.Option(min=1, help="Queries of each.")]
 TestShare = Annotated[
     float | None,
-    typer.Option(min=0, max=1, help="Users held out: 0.2 by default, all of --queries."),
+    typer.Option(min=0, max=1, help="Users held out here: 0.2 by default, all of --queries."),
 ]
 AdlessShare = Annotated[
     float, typer.Option(min=0, max=1, help="Queries that no ad is to serve.", show_default=True)
@@ -179,25 +176,27 @@ def agree(first: First, second: Second, seed: Seed = 1) -> None:
 
 
 def _catalogue(path: Path | None) -> "Sequence[Ad]":
+    from models.simulation.cli_tables import show_bad
     from models.simulation.outside import read_ads
 
     if path is None:
         raise typer.BadParameter("is needed: there is no default here", param_hint="--ads")
     rows = read_ads(path)
-    _show_bad(path, rows.bad)
+    show_bad(path, rows.bad)
     if not rows.good:
         raise ValueError(f"{path} holds no ad")
     return rows.good
 
 
 def _from_outside(ads: "Sequence[Ad]", path: Path, options: "WorldOptions") -> "World":
+    from models.simulation.cli_tables import show_bad
     from models.simulation.embeddings import MiniLmEncoder
     from models.simulation.outside import read_queries, with_categories_of
     from models.simulation.retrieval import nearest_ads
     from models.simulation.world import outside_world
 
     rows = read_queries(path)
-    _show_bad(path, rows.bad)
+    show_bad(path, rows.bad)
     if not rows.good:
         raise ValueError(f"{path} holds no query")
     queries = with_categories_of(ads, rows.good)
@@ -238,13 +237,6 @@ async def _by_llm(
             "they come from the project's wordings."
         )
     return built.world, f"{engine.model.name} ({engine.model.revision})"
-
-
-def _show_bad(path: Path, bad: "Sequence[BadRow]") -> None:
-    for row in bad[:_BAD_ROWS_SHOWN]:
-        err.print(Text(f"{path.name}, line {row.line}: {row.reason}"))
-    if bad:
-        err.print(f"{len(bad)} rows of {path.name} were left out.")
 
 
 @contextmanager

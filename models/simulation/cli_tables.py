@@ -1,6 +1,6 @@
-"""What the commands of `llm-auction simulate` show: tables of a world, and progress."""
+"""What commands show of a world: rows that were left out, tables, and progress."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,12 +11,23 @@ from rich.text import Text
 
 from models.simulation.auctions import AuctionOptions, draw_auctions
 from models.simulation.nouns import Split
+from models.simulation.outside import BadRow
 from models.simulation.randomness import generator
 from models.simulation.saved_world import read_manifest
 from models.simulation.world import World
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+
+_BAD_ROWS_SHOWN = 5
+
+
+def show_bad(path: Path, bad: Sequence[BadRow]) -> None:
+    """The rows of `path` that were left out, the first of them with the reason."""
+    for row in bad[:_BAD_ROWS_SHOWN]:
+        err.print(Text(f"{path.name}, line {row.line}: {row.reason}"))
+    if bad:
+        err.print(f"{len(bad)} rows of {path.name} were left out.")
 
 
 def show_counts(folder: Path) -> None:

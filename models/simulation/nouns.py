@@ -10,7 +10,8 @@ from models.contract.prompt import Profile
 
 
 class Split(StrEnum):
-    """A user is in one of two parts, with all queries: what is trained on is not tested on."""
+    """A user is in one of two parts, with all queries: in one world, what is trained on is not
+    tested on."""
 
     TRAIN = "train"
     TEST = "test"

@@ -29,13 +29,17 @@ class EngineChoice:
     api_key: str | None
     cache_dir: Path
 
+    @property
+    def is_remote(self) -> bool:
+        return bool(self.url)
+
 
 async def identity(choice: EngineChoice, progress: Callable[[str], None]) -> ModelIdentity:
     """The model that `choice` comes to, which is not run for that.
 
     Raises EngineError, ProvisionError.
     """
-    if choice.url is None:
+    if not choice.is_remote:
         model = _provisioned(choice, progress)
         return ModelIdentity(model.name, model.revision)
     engine = await _remote(choice)
@@ -52,7 +56,8 @@ async def open_engine(
 
     Raises EngineError, ProvisionError.
     """
-    engine = await (_remote(choice) if choice.url else _in_process(choice, progress, gpu_share))
+    start = _remote(choice) if choice.is_remote else _in_process(choice, progress, gpu_share)
+    engine = await start
     try:
         yield engine
     finally:

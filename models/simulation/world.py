@@ -1,5 +1,8 @@
 """A world: users with profiles and questions, and ads. Everything in it follows from a seed.
 
+Who is held out follows from the seed and the number of users, so a user who is held out in one
+world may be in the training split of another.
+
 Knows no files (`saved_world`) and no language model (`user_llm`).
 """
 
@@ -19,8 +22,8 @@ from models.simulation.wordings import load_material
 class WorldOptions:
     """What to build.
 
-    users, queries_per_user: at least 1. test_share: of users held out, 0 to 1. adless_share: of
-    queries that no ad serves, 0 to 1.
+    users, queries_per_user: at least 1. test_share: of users held out from training in this world,
+    0 to 1. adless_share: of queries that no ad serves, 0 to 1.
     """
 
     seed: int = 1
@@ -159,7 +162,7 @@ def outside_world(
 
 
 def _held_out(users: int, share: float, seed: int) -> set[int]:
-    """The numbers of the users of the test split."""
+    """The numbers of the users of the test split: others for another number of users."""
     numbers = list(range(users))
     generator("split", seed).shuffle(numbers)
     return set(numbers[: round(users * share)])

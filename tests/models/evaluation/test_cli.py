@@ -30,7 +30,10 @@ from models.evaluation.run import Bench
 from models.simulation.asking import UserLlm
 from models.simulation.completions import Completions, CompletionStore
 from models.simulation.judge import Judge
+from models.simulation.nouns import Ad
 from models.simulation.objective import Objective
+from models.simulation.saved_world import save_world
+from models.simulation.world import outside_world
 
 DEMO_ADS = Path(__file__).parents[3] / "service/store/demo_ads.jsonl"
 
@@ -67,6 +70,57 @@ class TestRun:
         )
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
         assert done.stdout.strip() == "set()"
+
+    @pytest.mark.parametrize(
+        ("lines", "said"),
+        [
+            (None, "No such file"),
+            (['{"title": "b"}', '{"title": "[Ad-1] c", "id": "Ad-2"}'], "could be misread"),
+        ],
+    )
+    def test_a_catalogue_that_will_not_do_is_told_in_a_sentence(
+        self,
+        lines: list[str] | None,
+        said: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(cli, "prepare_process", lambda: None)
+        catalogue = tmp_path / "ads.jsonl"
+        if lines:
+            catalogue.write_text("\n".join(lines))
+
+        result = evaluate("run", "--catalogue", str(catalogue), "--out", str(tmp_path))
+
+        assert isinstance(result.exception, SystemExit)
+        assert result.exit_code == 1
+        assert said in result.output
+
+    def test_bad_rows_of_a_catalogue_are_shown(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cli, "prepare_process", lambda: None)
+        monkeypatch.setattr(cli, "_run", lambda *_: None)
+        catalogue = tmp_path / "ads.jsonl"
+        catalogue.write_text(DEMO_ADS.read_text() + "no ad\n")
+
+        result = evaluate("run", "--catalogue", str(catalogue), "--out", str(tmp_path))
+
+        assert "ads.jsonl, line 101: it is not JSON" in result.output
+        assert "1 rows of ads.jsonl were left out" in result.output
+
+    def test_users_of_another_world_may_have_been_trained_on(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cli, "prepare_process", lambda: None)
+        monkeypatch.setattr(cli, "_run", lambda *_: None)
+        world = outside_world([Ad("Ad-1", "Tent", "tents", "")], [], near={})
+        save_world(world, tmp_path / "world", {})
+
+        result = evaluate("run", "--world", str(tmp_path / "world"), "--out", str(tmp_path))
+
+        assert result.exit_code == 0
+        assert "the aligned model which ships was trained on" in result.output
 
     @pytest.mark.parametrize(("words", "is_kept"), [(("--no-cache",), False), ((), True)])
     def test_what_models_said_is_kept_unless_told_otherwise(

@@ -34,15 +34,16 @@ class PreferenceLoss(StrEnum):
     DPO = "dpo"
     """As far as possible, with falling zeal (arXiv 2305.18290)."""
     IPO = "ipo"
-    """By 1 / (2 beta), so that clear preferences are not overdone (arXiv 2310.12036)."""
+    """By 1 / (2 beta) a token, so that clear preferences are not overdone (arXiv 2310.12036). Each
+    answer counts by its mean over its tokens, as TRL and by its account the paper's authors do."""
 
 
 @dataclass(frozen=True, slots=True)
 class DpoOptions:
     """How to train. passes: over all preferences. pairs: losers of an auction, at most.
 
-    anchor: weight of the winner's mean negative log-probability, which keeps it from sinking
-    together with the losers.
+    beta: weighs nats of an answer; with IPO, nats a token. anchor: weight of the winner's mean
+    negative log-probability, which keeps it from sinking together with the losers.
     """
 
     loss: PreferenceLoss = PreferenceLoss.DPO
@@ -60,7 +61,7 @@ class DpoOptions:
 
 def preference_loss(margins: Tensor, beta: float, kind: PreferenceLoss) -> Tensor:
     """The mean loss. margins, [pairs]: by how much more the policy prefers the winner to the loser
-    than the reference does, in nats."""
+    than the reference does, in nats; for IPO, in nats a token."""
     if kind is PreferenceLoss.DPO:
         return -F.logsigmoid(beta * margins).mean()
     return ((margins - 1 / (2 * beta)) ** 2).mean()
@@ -84,8 +85,13 @@ def preference_tree(
 
 def answer_log_probs(model: Any, tree: Tree) -> Tensor:
     """[answers]: the log-probability of each branch of `tree`, summed over its tokens."""
-    lengths = [len(run.targets) for run in tree.runs if run.targets]
-    return torch.stack([part.sum() for part in target_log_probs(model, tree).split(lengths)])
+    parts = target_log_probs(model, tree).split(answer_lengths(tree))
+    return torch.stack([part.sum() for part in parts])
+
+
+def answer_lengths(tree: Tree) -> list[int]:
+    """[answers]: the tokens of each branch of `tree`."""
+    return [len(run.targets) for run in tree.runs if run.targets]
 
 
 def margins(log_probs: Tensor, reference: Tensor) -> Tensor:
@@ -119,10 +125,11 @@ def train_on_preferences(
         losses, wins = [], []
         for index in steps[step]:
             log_probs = answer_log_probs(trainer.model, trees[index])
-            gaps = margins(log_probs, references[index])
-            winner_length = len(next(run for run in trees[index].runs if run.targets).targets)
+            lengths = torch.tensor(answer_lengths(trees[index]))
+            scale = lengths if options.loss is PreferenceLoss.IPO else 1
+            gaps = margins(log_probs / scale, references[index] / scale)
             loss = preference_loss(gaps, options.beta, options.loss)
-            loss = loss - options.anchor * log_probs[0] / winner_length
+            loss = loss - options.anchor * log_probs[0] / lengths[0]
             (loss / len(steps[step])).backward()
             losses.append(float(loss.detach()))
             wins += (gaps > 0).tolist()

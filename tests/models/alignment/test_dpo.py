@@ -15,6 +15,7 @@ from models.alignment.adapter import AdapterTrainer
 from models.alignment.dpo import (
     DpoOptions,
     PreferenceLoss,
+    answer_lengths,
     answer_log_probs,
     margins,
     preference_loss,
@@ -89,6 +90,23 @@ def test_an_answer_has_an_end_to_learn_where_the_model_chose_it(tokenizer: Any) 
 
     assert whole.tokens == (*shorter.tokens, tokenizer.eos_token_id)
     assert len(whole.targets) == len(shorter.targets) + 1
+
+
+def test_ipo_asks_for_a_margin_a_token(base: str, tokenizer: Any, tmp_path: Path) -> None:
+    """Of two pairs that gain as much in all, the longer answers have the smaller margin."""
+    options = replace(OPTIONS, loss=PreferenceLoss.IPO, passes=1, beta=0.5)
+    one = preferences()[0]
+    tree = preference_tree(one, PromptTokenizer(tokenizer), tokenizer, options)
+    trainer = AdapterTrainer(base, OPTIONS.rank, seed=1)
+    log_probs = answer_log_probs(trainer.model, tree).detach()
+    lengths = torch.tensor(answer_lengths(tree))
+    assert lengths.tolist() == [5, 4, 5]
+    (tmp_path / "run").mkdir()
+    torch.save([log_probs - torch.tensor([10.0, 4.0, 5.0])], tmp_path / "run" / "references.pt")
+    train_on_preferences(trainer, [tree], options, tmp_path / "run")
+
+    # gains of 2, 1 and 1 nats a token, against 1 / (2 beta) = 1
+    assert read_rows(tmp_path / "run" / "metrics.jsonl")[0]["loss"] == pytest.approx(0, abs=1e-3)
 
 
 class TestTraining:

@@ -1,16 +1,27 @@
 """TRL trains on the served tokens, and in the direction of what is preferred."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import trl
 from small_market import auction
 
-from models.alignment.dpo import DpoOptions
+from models.alignment.dpo import (
+    DpoOptions,
+    PreferenceLoss,
+    answer_lengths,
+    answer_log_probs,
+    margins,
+    preference_loss,
+    preference_tree,
+)
 from models.alignment.examples import auction_prompt
+from models.alignment.packing import TREE_ATTENTION
 from models.alignment.preferences import Preference, Scored
 from models.alignment.trl_training import (
     TrlOptions,
@@ -92,6 +103,45 @@ def test_dpo_makes_the_winner_likelier_than_the_loser(
     train_dpo(tiny_model, tokenizer, PREFERENCES, DPO, TRL, tmp_path / "run")
 
     assert lead(LlamaForCausalLM.from_pretrained(tmp_path / "run" / "model")) > before + 0.5
+
+
+@pytest.mark.parametrize("loss", PreferenceLoss)
+def test_the_loss_is_that_of_training_on_shared_prefixes(
+    tiny_model: Any,
+    tokenizer: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    loss: PreferenceLoss,
+) -> None:
+    options = replace(DPO, loss=loss, passes=1, beta=0.2)
+    one = replace(PREFERENCES[0], losers=(scored("No, by no means.", 1),))
+    prompts = PromptTokenizer(tokenizer)
+    tree = preference_tree(one, prompts, tokenizer, options)
+    tiny_model.set_attn_implementation(TREE_ATTENTION)
+    reference = deepcopy(tiny_model)
+    with torch.no_grad():
+        for weight in tiny_model.parameters():
+            weight.add_(0.02 * torch.randn_like(weight))
+        found = [answer_log_probs(model, tree) for model in (tiny_model, reference)]
+    scale = torch.tensor(answer_lengths(tree)) if loss is PreferenceLoss.IPO else 1
+    ours = preference_loss(margins(found[0] / scale, found[1] / scale), options.beta, loss)
+
+    losses: list[float] = []
+
+    class AgainstReference(trl.DPOTrainer):  # type: ignore[misc]
+        def __init__(self, **given: Any) -> None:
+            super().__init__(ref_model=reference, **given)
+
+        def log(self, logs: dict[str, float], *rest: Any) -> None:
+            losses.append(logs.get("loss", 0.0))
+
+    monkeypatch.setattr(trl, "DPOTrainer", AgainstReference)
+    for model in (tiny_model, reference):
+        model.set_attn_implementation("sdpa")
+    once = replace(TRL, batch=1, per_device_batch=1)
+    train_dpo(tiny_model, tokenizer, [one], options, once, tmp_path / "run")
+
+    assert losses[0] == pytest.approx(float(ours), rel=1e-3)
 
 
 def test_grpo_asks_for_the_reward_of_what_it_samples(

@@ -4,7 +4,6 @@ import random
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from decimal import Decimal
-from enum import StrEnum
 
 from models.contract.order import listing_order
 from models.contract.prompt import Candidate, Layout
@@ -13,21 +12,11 @@ from models.simulation.randomness import derived_seed, generator
 from models.simulation.world import World
 
 _MOST_FITTING = 2
-_LOG_NORMAL_MEDIAN, _LOG_NORMAL_SIGMA = 33.0, 0.8
-_MAX_BID = 1000
+_HIGHEST_BID = 100
 
 
 class WorldTooSmall(ValueError):
     """The world cannot give such auctions; the message says what it lacks."""
-
-
-class BidDistribution(StrEnum):
-    """How bids are drawn, each by itself."""
-
-    UNIFORM = "uniform"
-    """Whole numbers 1 to 100, as in the source (section 5.1)."""
-    LOG_NORMAL = "log-normal"
-    """Median 33, sigma 0.8, rounded, 1 to 1000: a few bid far more than the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +32,6 @@ class AuctionOptions:
 
     candidates: int = 10
     fitting_odds: tuple[float, float, float] = (0.6, 0.25, 0.15)
-    bids: BidDistribution = BidDistribution.UNIFORM
 
     def __post_init__(self) -> None:
         if self.candidates < 1:
@@ -58,8 +46,9 @@ def draw_auctions(
     """`count` auctions on queries of `split`, the first n the same for any count.
 
     Queries come in a shuffled order, each once before any comes again; candidates, their order and
-    bids are drawn anew for each auction. Raises WorldTooSmall where the split has no query, or the
-    world fewer ads than an auction has candidates.
+    bids are drawn anew for each auction. Bids are whole numbers 1 to 100, as in the source
+    (LLM-Auction, arXiv 2512.10551, section 5.1). Raises WorldTooSmall where the split has no query,
+    or the world fewer ads than an auction has candidates.
     """
     options = options or AuctionOptions()
     if len(world.ads) < options.candidates:
@@ -80,7 +69,7 @@ def draw_auctions(
         chance = generator("auction", seed, auction_id)
         near = set(world.near.get(query.query_id, ()))
         ads = _candidates(world.ads, query, near, options, chance)
-        bids = tuple(_bid(options.bids, chance) for _ in ads)
+        bids = tuple(chance.randint(1, _HIGHEST_BID) for _ in ads)
         own_seed = derived_seed("answer", seed, auction_id)
         auctions.append(Auction(auction_id, users[query.user_id], query, ads, bids, own_seed))
     return auctions
@@ -133,10 +122,3 @@ def _candidates(
     chosen = chance.sample(likely, wanted) + chance.sample(others, options.candidates - wanted)
     chance.shuffle(chosen)
     return tuple(chosen)
-
-
-def _bid(distribution: BidDistribution, chance: random.Random) -> int:
-    if distribution is BidDistribution.UNIFORM:
-        return chance.randint(1, 100)
-    factor = chance.lognormvariate(0.0, _LOG_NORMAL_SIGMA)
-    return min(_MAX_BID, max(1, round(_LOG_NORMAL_MEDIAN * factor)))

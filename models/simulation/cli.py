@@ -59,7 +59,7 @@ Clicks = Annotated[
     int, typer.Option(min=0, help="Auctions to try the click model on; 0 leaves it out.")
 ]
 First = Annotated[
-    Path, typer.Argument(help="JSON lines: auction_id, ad_id, clicked or probability")
+    Path, typer.Argument(help="What `evaluate run --out` wrote, or labels as JSON lines.")
 ]
 Second = Annotated[Path, typer.Argument(help="The same, of the other user or of people.")]
 
@@ -156,21 +156,31 @@ def inspect(
 def agree(first: First, second: Second, seed: Seed = 1) -> None:
     """Compare two simulated users, or one with people's labels.
 
-    Both files have a JSON object a line, for an ad in an answer:
+    A user is what `evaluate run` wrote with it; answers that are the same
+    in both runs count, as they are with the same --state-dir:
 
-        {"auction_id": "u00001-q1-a1", "ad_id": "Ad-1001", "clicked": true}
+        llm-auction evaluate run --study efficiency --out state/model
 
-    or with a probability in place of clicked. Ads in both files count.
+        llm-auction evaluate run --study efficiency --out state/judge
+        --judge-url http://127.0.0.1:8001/v1
 
-        llm-auction simulate agree judge.jsonl labels.jsonl
+        llm-auction simulate agree state/model state/judge
+
+    Labels have a JSON object a line, for an ad in an answer:
+
+        {"auction_id": "u00001-q1-a1", "mechanism": "pretrained",
+        "ad_id": "Ad-1001", "clicked": true}
+
+    or with a probability in place of clicked; two files of labels may go
+    without mechanism. Ads that both have count.
     """
-    from models.simulation.agreement import agreement, read_labels
+    from models.simulation.agreement import agreement, read_verdicts
 
     with _explained():
-        found = agreement(read_labels(first), read_labels(second), seed)
+        found = agreement(*read_verdicts(first, second), seed)
     out.print(
         f"Spearman {found.spearman:.2f} (95 % interval {found.low:.2f} to {found.high:.2f}) "
-        f"on {found.ads} ads in {found.answers} answers"
+        f"on {found.ads} ads in {found.auctions} auctions"
     )
     out.print(f"Mean click probability: {found.means[0]:.3f} and {found.means[1]:.3f}")
 

@@ -20,6 +20,7 @@ from models.evaluation.plan import DRAWS, Task, plan
 from models.evaluation.policy import Policy
 from models.evaluation.record import RecordsDamaged, read_records, to_line
 from models.evaluation.run import OUTCOMES, Bench, run
+from models.simulation.agreement import agreement, read_verdicts
 from models.simulation.completions import Completions, CompletionStore
 from models.simulation.nouns import Auction
 from models.simulation.objective import Objective
@@ -122,6 +123,15 @@ class TestRun:
         efficiency = [task for task in tasks() if task.study is Study.EFFICIENCY]
         async with asyncio.timeout(5):
             await run(efficiency, together, tmp_path, lambda done: None, concurrency=2)
+
+    async def test_what_users_made_of_it_can_be_compared(self, tmp_path: Path) -> None:
+        for name in "ab":
+            await run(tasks(), bench(), tmp_path / name, lambda done: None)
+
+        found = agreement(*read_verdicts(tmp_path / "a", tmp_path / "b"))
+
+        assert (found.ads, found.auctions) == (5 * 8, 5)
+        assert found.spearman == pytest.approx(1)
 
     async def test_of_two_records_of_one_answer_the_first_counts(self, tmp_path: Path) -> None:
         await run(tasks(), bench(), tmp_path, lambda done: None)

@@ -3,9 +3,7 @@ from random import Random
 
 import pytest
 
-from models.simulation.agreement import agreement, read_labels
-
-Key = tuple[str, str]
+from models.simulation.agreement import Key, agreement, read_labels, read_verdicts
 
 
 def user(seed: int, noise: float) -> dict[Key, float]:
@@ -22,7 +20,7 @@ class TestAgreement:
         found = agreement(user(1, 0.1), user(1, 0.1))
 
         assert found.spearman == pytest.approx(1.0)
-        assert (found.ads, found.answers) == (300, 150)
+        assert (found.ads, found.auctions) == (300, 150)
 
     def test_less_noise_is_more_agreement(self) -> None:
         close, far = (agreement(user(1, noise), user(2, noise)) for noise in (0.1, 0.5))
@@ -64,7 +62,7 @@ class TestLabels:
             '{"auction_id": "a", "ad_id": "Ad-2", "probability": 0.2}\n'
         )
 
-        assert read_labels(path) == {("a", "Ad-1"): 0.5, ("a", "Ad-2"): 0.2}
+        assert read_labels(path) == {("a", "", "Ad-1"): 0.5, ("a", "", "Ad-2"): 0.2}
 
     @pytest.mark.parametrize(
         "line", ["{", '{"ad_id": "Ad-1"}', '{"auction_id": "a", "ad_id": "b", "probability": 7}']
@@ -75,3 +73,45 @@ class TestLabels:
 
         with pytest.raises(ValueError, match="line 2"):
             read_labels(path)
+
+
+class TestOutcomes:
+    @staticmethod
+    def run(directory: Path, answer: str, *showings: str, study: str = "efficiency") -> Path:
+        directory.mkdir(exist_ok=True)
+        row = (
+            f'{{"study": "{study}", "auction_id": "a", "mechanism": "m", "answer": "{answer}", '
+            f'"showings": [{", ".join(showings)}]}}\n'
+        )
+        with (directory / "outcomes.jsonl").open("a") as lines:
+            lines.write(row)
+        return directory
+
+    def test_two_runs_are_matched_where_their_answers_are_the_same(self, tmp_path: Path) -> None:
+        first = self.run(tmp_path / "one", "Same.", '{"ad_id": "Ad-1", "probability": 0.2}')
+        second = self.run(tmp_path / "two", "Same.", '{"ad_id": "Ad-1", "probability": 0.7}')
+        third = self.run(tmp_path / "three", "Other.", '{"ad_id": "Ad-1", "probability": 0.7}')
+
+        one, two = read_verdicts(first, second)
+        assert list(one) == list(two)
+        assert (*one.values(), *two.values()) == (0.2, 0.7)
+        one, three = read_verdicts(first, third)
+        assert not set(one) & set(three)
+
+    def test_a_run_is_matched_with_labels_by_auction_mechanism_and_ad(self, tmp_path: Path) -> None:
+        run = self.run(tmp_path / "one", "Same.", '{"ad_id": "Ad-1", "probability": 0.2}')
+        labels = tmp_path / "labels.jsonl"
+        labels.write_text(
+            '{"auction_id": "a", "mechanism": "m", "ad_id": "Ad-1", "clicked": true}\n'
+        )
+
+        judged, labelled = read_verdicts(run, labels)
+
+        assert list(judged) == list(labelled)
+
+    def test_answers_to_changed_auctions_are_left_out(self, tmp_path: Path) -> None:
+        run = self.run(
+            tmp_path, "Swept.", '{"ad_id": "Ad-1", "probability": 0.2}', study="bid_response"
+        )
+
+        assert read_verdicts(run, run) == ({}, {})

@@ -1,13 +1,11 @@
 from collections import Counter
 from dataclasses import replace
-from statistics import median
 
 import pytest
 
 from models.contract.prompt import Layout
 from models.simulation.auctions import (
     AuctionOptions,
-    BidDistribution,
     draw_auctions,
     fitting,
     listed,
@@ -58,15 +56,6 @@ class TestDraw:
         assert min(bids) == 1
         assert max(bids) == 100
         assert 48 <= sum(bids) / len(bids) <= 53
-
-    def test_log_normal_bids_are_skewed(self, world: World) -> None:
-        options = AuctionOptions(bids=BidDistribution.LOG_NORMAL)
-        auctions = draw_auctions(world, Split.TRAIN, 1000, 1, options)
-        bids = [bid for auction in auctions for bid in auction.bids]
-
-        assert min(bids) >= 1
-        assert 30 <= median(bids) <= 36
-        assert sum(bids) / len(bids) > 1.2 * median(bids)
 
     def test_a_longer_draw_begins_with_the_shorter_one(self, world: World) -> None:
         assert (

@@ -119,7 +119,7 @@ class TestAgree:
 
         assert result.exit_code == 0, result.output
         assert "Spearman 1.00" in result.output
-        assert "40 ads in 40 answers" in result.output
+        assert "40 ads in 40 auctions" in result.output
 
 
 def test_the_command_line_starts_without_what_only_simulation_needs() -> None:

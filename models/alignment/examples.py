@@ -27,7 +27,9 @@ class ExampleOptions:
     the objective's ad penalty, since a model that is unsure shows too few. early_share: of
     examples, ended where all is decided, with nothing but decisions to learn. text_stride: of the
     words of the other answers every how manyth is learnt, as the base model itself would go on
-    there without ads. The other shares are explained by their names.
+    there without ads. has_own_end: whether an answer's end, too, is learnt as it stands, after its
+    last whole sentence; otherwise as likely as the base model finds it, which may go on and repeat
+    itself. The other shares are explained by their names.
     """
 
     layout: Layout = Layout.INLINE
@@ -46,6 +48,7 @@ class ExampleOptions:
     least_bid: int = 8
     early_share: float = 0.6
     text_stride: int = 2
+    has_own_end: bool = False
 
 
 class TokenKind(StrEnum):
@@ -178,6 +181,8 @@ class Packer:
         self._prompts = PromptTokenizer(tokenizer)
         self._tokenizer = tokenizer
         self._options = options
+        own = (TokenKind.END,) if options.has_own_end else ()
+        self._taught = [kind for kind in TAUGHT if kind not in own]
 
     def pack(self, groups: Sequence[Sequence[Example]]) -> Pack:
         """One pack; examples of a group share candidates, bids and profile."""
@@ -213,7 +218,7 @@ class Packer:
         targets = tuple(
             Target(len(question) + place, kind, taught.get(place))
             for place, kind in enumerate(kinds)
-            if kind not in TAUGHT or place in taught
+            if kind not in self._taught or place in taught
         )
         return Run((*question, *tokens), stem, targets)
 
@@ -239,7 +244,8 @@ class Packer:
             is_word = kinds[place] is TokenKind.TEXT and place % self._options.text_stride == 0
             if is_word and other is not None and tokens[other] == woven[place]:
                 matched[place] = other
-        matched[len(woven)] = len(tokens)
+        if TokenKind.END in self._taught:
+            matched[len(woven)] = len(tokens)
         return [*tokens, self._tokenizer.eos_token_id], matched
 
     def answer_tokens(self, answer: Woven) -> tuple[list[int], list[TokenKind]]:

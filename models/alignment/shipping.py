@@ -2,11 +2,16 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from models.contract.prompt import CONTRACT_VERSION, Layout
 from models.lora import ADAPTER_FILE, CONFIG_FILE, MANIFEST_FILE
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MOST_BYTES = 12 << 20
 """What a repository can bear."""
@@ -22,13 +27,23 @@ class Aligned:
     recipe: str
 
 
-def ship(adapter: Path, target: Path, aligned: Aligned) -> None:
-    """Write the adapter in `adapter` to `target`. Raises ValueError where it is too big."""
+def ship(
+    adapter: Path, target: Path, aligned: Aligned, *, start: Path | None = None, share: float = 1.0
+) -> None:
+    """Write the adapter in `adapter` to `target`.
+
+    share: how far to go, 0 to 1, to its weights from those of `start`, the adapter that its
+    training began with: often most of what was learnt for some of its price (WiSE-FT, arXiv
+    2109.01903; here on LoRA's two factors, which differ little after a short training).
+    Raises ValueError where the result is too big or `start` is of another shape.
+    """
     import torch
     from safetensors.torch import load_file, save_file
 
-    target.mkdir(parents=True, exist_ok=True)
     weights = load_file(adapter / ADAPTER_FILE)
+    if start is not None:
+        weights = _between(load_file(start / ADAPTER_FILE), weights, share)
+    target.mkdir(parents=True, exist_ok=True)
     shipped = target / ADAPTER_FILE
     save_file(
         {name: weight.to(torch.bfloat16).contiguous() for name, weight in weights.items()},
@@ -50,6 +65,18 @@ def ship(adapter: Path, target: Path, aligned: Aligned) -> None:
         "recipe": aligned.recipe,
     }
     (target / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def _between(
+    start: "Mapping[str, Tensor]", end: "Mapping[str, Tensor]", share: float
+) -> "dict[str, Tensor]":
+    shapes = [{name: weight.shape for name, weight in of.items()} for of in (start, end)]
+    if shapes[0] != shapes[1]:
+        raise ValueError("Only adapters of the same layers and rank have weights between them")
+    return {
+        name: (1 - share) * start[name].float() + share * weight.float()
+        for name, weight in end.items()
+    }
 
 
 def servable_policy(base: Path, adapter: Path, target: Path) -> Path:

@@ -146,6 +146,18 @@ class TestPacker:
         said = tokenizer.decode([pupil.tokens[place] for place in places])
         assert said == "Good shoes matter." + tokenizer.eos_token
 
+    def test_where_the_end_is_the_answers_own_no_teacher_has_a_say_in_it(
+        self, tokenizer: Any
+    ) -> None:
+        packer = Packer(tokenizer, replace(OPTIONS, has_own_end=True))
+        pack = packer.pack([[taught(), taught(name="b")]])
+        for run in pack.tree.runs[-2:]:
+            end = run.targets[-1]
+            assert (run.tokens[end.position], end.kind) == (tokenizer.eos_token_id, TokenKind.END)
+            assert end.teacher is None
+            rows = [target.teacher for target in run.targets if target.kind is TokenKind.TEXT]
+            assert rows and None not in rows
+
     def test_words_of_the_base_model_are_learnt_now_and_then(self, tokenizer: Any) -> None:
         sparse = Packer(tokenizer, replace(OPTIONS, text_stride=4))
         runs = [packer.pack([[taught(), taught(name="b")]]).tree.runs[-1] for packer in

@@ -1,6 +1,7 @@
 """What ships is small, whole, and what provisioning expects."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,28 @@ def test_ships_bfloat16_with_a_manifest_that_fits(adapter: Path, tmp_path: Path)
     assert (manifest["base"], manifest["layout"]) == ("some-base", "inline")
     assert manifest["contract"] == CONTRACT_VERSION
     assert (config["r"], config["lora_alpha"]) == (4, 8)
+
+
+def test_ships_weights_between_where_training_began_and_where_it_ended(
+    base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    moved = {name: weight + 1.0 for name, weight in load_file(adapter / ADAPTER_FILE).items()}
+    further = tmp_path / "further"
+    shutil.copytree(adapter, further)
+    save_file(moved, further / ADAPTER_FILE)
+    ship(further, tmp_path / "shipped", ALIGNED, start=adapter, share=0.25)
+    shipped = load_file(tmp_path / "shipped" / ADAPTER_FILE)
+    for name, weight in load_file(adapter / ADAPTER_FILE).items():
+        torch.testing.assert_close(shipped[name].float(), weight + 0.25, atol=0.01, rtol=0, check_dtype=False)
+
+
+def test_refuses_a_start_of_another_rank(base: Path, adapter: Path, tmp_path: Path) -> None:
+    AdapterTrainer(str(base), rank=2, seed=1).finish(tmp_path / "other")
+    with pytest.raises(ValueError, match="same layers and rank"):
+        ship(adapter, tmp_path / "shipped", ALIGNED, start=tmp_path / "other/adapter", share=0.5)
+    assert not (tmp_path / "shipped").exists()
 
 
 def test_says_nothing_of_the_machine_that_made_it(adapter: Path, tmp_path: Path) -> None:

@@ -58,10 +58,11 @@ class Door:
             await self.app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
-        state["received_at"] = monotonic()
         try:
             state["caller"] = self._authenticate(scope)
             body = await self._read_body(scope, receive)
+            # whole: how long a client takes to send it is not this service's doing
+            state["received_at"] = monotonic()
             if scope["path"] not in GENERATING:
                 await self.app(scope, _replay(body, receive), send)
                 return

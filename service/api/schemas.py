@@ -201,8 +201,8 @@ class ModelUsed(BaseModel):
 
 
 class LatencyMs(BaseModel):
-    """Milliseconds by stage. `ttft` is measured from the request's arrival and overlaps others;
-    all the rest, with what lies between them, add up to `total`."""
+    """Milliseconds by stage. `ttft` and `total` count from when the request had arrived whole;
+    `ttft` overlaps others, all the rest, with what lies between them, add up to `total`."""
 
     total: float
     eligible: float

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from time import monotonic
 from typing import Any
 
 import httpx
@@ -63,6 +64,25 @@ def inner() -> Application:
     application = Application()
     application.release.set()
     return application
+
+
+async def test_a_request_counts_from_when_it_is_whole(inner: Application) -> None:
+    """A client's slow sending is not the service's time."""
+    messages: list[Message] = [
+        {"type": "http.request", "body": b"second"},
+        {"type": "http.request", "body": b"first", "more_body": True},
+    ]
+    read_at: list[float] = []
+
+    async def receive() -> Message:
+        read_at.append(monotonic())
+        return messages.pop() if messages else await asyncio.Future()
+
+    async def send(message: Message) -> None: ...
+
+    scope: Scope = {"type": "http", "method": "POST", "path": "/respond", "headers": []}
+    await door(inner)(scope, receive, send)
+    assert scope["state"]["received_at"] >= read_at[1]
 
 
 class TestKeys:

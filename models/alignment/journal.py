@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -32,9 +32,15 @@ def keep_rows(path: Path, is_kept: Callable[[dict[str, Any]], bool]) -> None:
     rows = read_rows(path)
     if all(map(is_kept, rows)):
         return
+    write_rows(path, filter(is_kept, rows))
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Leave `rows` in `path`, all at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     with partial.open("w", encoding="utf-8") as file:
-        for row in filter(is_kept, rows):
+        for row in rows:
             append_row(file, row)
     os.replace(partial, path)
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from models.alignment.dpo import DpoOptions
+from models.alignment.dpo import DpoOptions, PreferenceLoss
 from models.alignment.examples import ExampleOptions
 from models.alignment.pctr import PctrOptions
 from models.alignment.sampling import SamplingOptions
@@ -94,4 +94,15 @@ PAPER: Final = Preset(
 )
 """LLM-Auction (arXiv 2512.10551, section 5.1): full-parameter DPO of a 4B model on GPUs."""
 
-PRESETS: Final = {preset.name: preset for preset in (SMALL, REFINE, PAPER)}
+PAPER_GRPO: Final = replace(PAPER, name="paper-grpo", trl=TrlOptions(is_online=True))
+"""The same, but trained online."""
+
+
+def _by_ipo(preset: Preset) -> Preset:
+    return replace(
+        preset, name=f"{preset.name}-ipo", dpo=replace(preset.dpo, loss=PreferenceLoss.IPO)
+    )
+
+
+_BY_DPO = (SMALL, REFINE, PAPER)
+PRESETS: Final = {preset.name: preset for preset in (*_BY_DPO, *map(_by_ipo, _BY_DPO), PAPER_GRPO)}

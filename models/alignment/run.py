@@ -8,15 +8,18 @@ epoch-1/policy/         the policy that the epoch samples from, servable
 epoch-1/reward.jsonl    answers of the reward phase
 epoch-1/pctr/           the click model's fit: pctr.json, calibration.png
 epoch-1/samples.jsonl   answers of the policy phase
-epoch-1/dpo/            checkpoint, metrics.jsonl
+epoch-1/scored.jsonl    the same with their rewards, once all are drawn
+epoch-1/dpo/            what the policy phase trains, by whatever loss: checkpoint, metrics.jsonl
 model/                  what all of it has come to, servable
 """
 
+import fcntl
 import hashlib
 import json
+import os
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -24,20 +27,24 @@ from pathlib import Path
 from typing import Any
 
 from models.alignment.journal import append_row, open_for_rows
+from models.alignment.launch import is_first
 from models.alignment.presets import Preset
 from models.contract.prompt import CONTRACT_VERSION
 from models.provision import shipped_adapter
 
 _PACKAGES = ("torch", "transformers", "peft", "trl")
+_DESCRIPTION = "run.json"
+_DECIDING = ("preset", "catalogue_sha256", "contract")
 
 
 class RunError(Exception):
-    """The directory holds another run, or less of one than is needed; the message says what."""
+    """The directory holds another run, or less of one than is needed, or another process is at work
+    there; the message says what."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One training run. Make it with `open_run`."""
+    """One training run. Make it with `open_run`, find it with `find_run`."""
 
     directory: Path
     preset: Preset
@@ -57,6 +64,9 @@ class Run:
 
     def epoch(self, number: int) -> Path:
         return self.directory / f"epoch-{number}"
+
+    def scored(self, epoch: int) -> Path:
+        return self.epoch(epoch) / "scored.jsonl"
 
     def trained_before(self, epoch: int) -> Path | None:
         """What the training before `epoch` (1, 2, ...) has left: a directory `adapter`, or `model`
@@ -80,7 +90,8 @@ class Run:
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Add what `stage` takes to `times`: seconds by the clock, and of the cores that this
-        process and the children that it has ended have used."""
+        process and the children that it has ended have used. Of processes that train together, the
+        first one's."""
         began, used = time.monotonic(), _cpu_seconds()
         try:
             yield
@@ -89,32 +100,66 @@ class Run:
                 "seconds": round(time.monotonic() - began, 1),
                 "cpu_seconds": round(_cpu_seconds() - used, 1),
             }
-            with open_for_rows(self.times) as file:
-                append_row(file, {"stage": stage, **taken})
+            if is_first():
+                with open_for_rows(self.times) as file:
+                    append_row(file, {"stage": stage, **taken})
 
 
 def open_run(directory: Path, preset: Preset, catalogue: Path) -> Run:
     """Begin a run at `directory`, or go on with the one that is there.
 
-    Raises RunError where that one was begun with another preset or catalogue.
+    Raises RunError where that one was begun with another preset, catalogue or adapter.
     """
+    path = directory / _DESCRIPTION
+    if not path.exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(_described(preset, catalogue), indent=2) + "\n")
+        os.replace(partial, path)
+    return _found(directory, preset, catalogue, (*_DECIDING, "adapter_sha256"))
+
+
+def find_run(directory: Path, preset: Preset, catalogue: Path) -> Run:
+    """Return the run at `directory`, to look into it. What it has made may have replaced the
+    adapter that it went on from.
+
+    Raises RunError where there is none, or one that was begun with another preset or catalogue.
+    """
+    if not (directory / _DESCRIPTION).is_file():
+        raise RunError(f"{directory} holds no run: it has no {_DESCRIPTION}")
+    return _found(directory, preset, catalogue, _DECIDING)
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Keep other processes out of the run at `directory`; the operating system lets go of it when
+    the holder dies. Of processes that train together, the first one holds it for all.
+
+    Raises RunError where another one holds it.
+    """
+    if not is_first():
+        yield
+        return
     directory.mkdir(parents=True, exist_ok=True)
-    described = _described(preset, catalogue)
-    path = directory / "run.json"
-    if path.exists():
-        kept = json.loads(path.read_text())
-        differing = [
-            name
-            for name in ("preset", "catalogue_sha256", "contract")
-            if kept.get(name) != described[name]
-        ]
-        if differing:
+    with (directory / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
             raise RunError(
-                f"{directory} holds a run with another {' and '.join(differing)}: "
-                "name another directory, or give it the same"
-            )
-    else:
-        path.write_text(json.dumps(described, indent=2) + "\n")
+                f"Another process is at work in {directory}: wait for its end, or name another one"
+            ) from error
+        yield
+
+
+def _found(directory: Path, preset: Preset, catalogue: Path, deciding: Iterable[str]) -> Run:
+    kept = json.loads((directory / _DESCRIPTION).read_text())
+    described = _described(preset, catalogue)
+    differing = [name for name in deciding if kept.get(name) != described[name]]
+    if differing:
+        raise RunError(
+            f"{directory} holds a run with another {' and '.join(differing)}: "
+            "name another directory, or give it the same"
+        )
     return Run(directory, preset, catalogue)
 
 

@@ -1,8 +1,9 @@
 """The policy phase with TRL, for models that train on GPUs: DPO, IPO, and online GRPO.
 
 Full-parameter or LoRA, several GPUs by Accelerate's own configuration (`accelerate launch
---config_file … -m service.cli align dpo …`). What is learnt is what `dpo` learns on a CPU; the
-prompts are the contract's, as text that the model's tokenizer turns back into the served tokens.
+--config_file … -m service.cli align dpo …`, after `align sample …` in one process). What is learnt
+is what `dpo` learns on a CPU; the prompts are the contract's, as text that the model's tokenizer
+turns back into the served tokens.
 """
 
 import os
@@ -13,6 +14,7 @@ from typing import Any
 
 from models.alignment.dpo import DpoOptions
 from models.alignment.examples import auction_prompt
+from models.alignment.launch import processes
 from models.alignment.preferences import Preference
 from models.contract.markers import read
 from models.contract.prompt import Layout
@@ -26,16 +28,21 @@ Reward = Callable[[Sequence[tuple[Auction, Reading]]], list[float]]
 
 @dataclass(frozen=True, slots=True)
 class TrlOptions:
-    """What TRL's trainers are told beyond DpoOptions. lora_rank: None trains all parameters."""
+    """What TRL's trainers are told beyond DpoOptions. lora_rank: None trains all parameters.
+
+    is_online: GRPO, on answers that are drawn in training, instead of preferences; what follows it
+    is of these answers.
+    """
 
     batch: int = 64
     per_device_batch: int = 4
     lora_rank: int | None = None
+    bf16: bool = True
+    max_steps: int = -1
+    is_online: bool = False
     answers_per_auction: int = 8
     max_answer_tokens: int = 2048
     max_ads: int = 3
-    bf16: bool = True
-    max_steps: int = -1
 
 
 def train_dpo(
@@ -139,8 +146,7 @@ def preference_rows(
 
 
 def _shared_arguments(dpo: DpoOptions, options: TrlOptions, run_dir: Path) -> dict[str, Any]:
-    processes = int(os.environ.get("WORLD_SIZE", "1"))  # as Accelerate and torchrun set it
-    at_once = options.per_device_batch * processes
+    at_once = options.per_device_batch * processes()
     return {
         "output_dir": str(run_dir),
         "seed": dpo.seed,

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from models.alignment.dpo import PreferenceLoss
 from models.alignment.journal import read_rows
-from models.alignment.presets import PAPER, SMALL
-from models.alignment.run import RunError, open_run
+from models.alignment.presets import PAPER, PRESETS, REFINE, SMALL
+from models.alignment.run import RunError, find_run, held, open_run
+from models.alignment.trl_training import TrlOptions
+from models.lora import Adapter
 
 
 @pytest.fixture
@@ -32,6 +35,56 @@ def test_refuses_another_preset_and_another_catalogue(tmp_path: Path, catalogue:
     catalogue.write_text("{}\n{}\n")
     with pytest.raises(RunError, match="another catalogue_sha256"):
         open_run(tmp_path / "run", SMALL, catalogue)
+
+
+def test_refuses_to_go_on_from_another_adapter_but_is_looked_into(
+    tmp_path: Path, catalogue: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = open_run(tmp_path / "run", REFINE, catalogue)
+    monkeypatch.setattr(Adapter, "sha256", lambda self: "another")
+
+    with pytest.raises(RunError, match="another adapter_sha256"):
+        open_run(tmp_path / "run", REFINE, catalogue)
+    assert find_run(tmp_path / "run", REFINE, catalogue) == run
+
+
+def test_a_run_that_is_none_is_not_found(tmp_path: Path, catalogue: Path) -> None:
+    with pytest.raises(RunError, match=r"typo holds no run"):
+        find_run(tmp_path / "typo", SMALL, catalogue)
+    open_run(tmp_path / "run", SMALL, catalogue)
+    with pytest.raises(RunError, match="another preset"):
+        find_run(tmp_path / "run", PAPER, catalogue)
+    assert not (tmp_path / "typo").exists()
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from models.alignment.run import held
+with held(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_is_held_by_one_process_until_it_ends(
+    tmp_path: Path, pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=pytestconfig.rootpath
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(RunError, match="Another process is at work"), held(tmp_path):
+            pass
+        monkeypatch.setenv("RANK", "1")
+        with held(tmp_path):  # by the first of those that train together
+            pass
+        monkeypatch.delenv("RANK")
+        other.kill()
+    with held(tmp_path):
+        pass
 
 
 def test_an_epoch_begins_with_what_the_one_before_has_trained(
@@ -77,6 +130,21 @@ def test_the_paper_preset_is_the_sources() -> None:
     assert (sampling.temperature, sampling.top_p, sampling.top_k) == (0.7, 0.8, 20)
     assert PAPER.trl is not None
     assert (PAPER.trl.batch, PAPER.trl.lora_rank) == (64, None)
+
+
+@pytest.mark.parametrize("name", ["small", "refine", "paper"])
+def test_every_preset_has_its_like_by_ipo(name: str) -> None:
+    by_dpo, by_ipo = PRESETS[name], PRESETS[f"{name}-ipo"]
+
+    assert (by_dpo.dpo.loss, by_ipo.dpo.loss) == (PreferenceLoss.DPO, PreferenceLoss.IPO)
+    assert replace(by_ipo, name=name, dpo=by_dpo.dpo) == by_dpo
+
+
+def test_the_paper_preset_can_train_online() -> None:
+    by_grpo = PRESETS["paper-grpo"]
+
+    assert by_grpo.trl == replace(PAPER.trl or TrlOptions(), is_online=True)
+    assert replace(by_grpo, name="paper", trl=PAPER.trl) == PAPER
 
 
 BUSY = "import time\nwhile time.process_time() < 0.6: pass"

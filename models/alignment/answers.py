@@ -3,27 +3,34 @@
 import asyncio
 import re
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import replace
 from pathlib import Path
 
 from models.alignment.journal import append_row, open_for_rows, read_rows
 from models.contract.prompt import Layout, build_prompt
 from models.engine.interface import Engine, Generation, Sampling
+from models.simulation.randomness import derived_seed
+
+OpenEngine = Callable[[], AbstractAsyncContextManager[Engine]]
+"""Starts an engine, which serves for as long as the context is open."""
 
 _AT_ONCE = 32
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s|$)")
 
 
 async def write_answers(
-    engine: Engine,
+    open_engine: OpenEngine,
     queries: Sequence[str],
     path: Path,
     sampling: Sampling,
     progress: Callable[[int], None] = lambda done: None,
 ) -> None:
-    """Append `{"query", "answer"}` to `path` for every query that it does not hold yet.
+    """Append `{"query", "answer"}` to `path` for every query that it does not hold yet; no engine
+    is opened where it holds all.
 
-    `progress` is told how many are done. A killed run loses the answers that were being written.
+    sampling: its seed gives each query one of its own. `progress` is told how many are done. A
+    killed run loses the answers that were being written.
     """
     answered = read_answers(path)
     progress(len(answered))
@@ -32,15 +39,18 @@ async def write_answers(
     gate = asyncio.Semaphore(_AT_ONCE)
     with open_for_rows(path) as file:
 
-        async def answer(number: int, query: str) -> None:
+        async def answer(engine: Engine, number: int, query: str) -> None:
             nonlocal done
+            drawn = replace(sampling, seed=derived_seed("answer", sampling.seed, query))
             async with gate:
-                text = await _generate(engine, f"answer-{number}", query, sampling)
+                text = await _generate(engine, f"answer-{number}", query, drawn)
             append_row(file, {"query": query, "answer": text})
             done += 1
             progress(done)
 
-        await asyncio.gather(*(answer(number, query) for number, query in enumerate(left)))
+        if left:
+            async with open_engine() as engine:
+                await asyncio.gather(*(answer(engine, *one) for one in enumerate(left)))
 
 
 def read_answers(path: Path) -> dict[str, str]:

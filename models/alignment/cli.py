@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from models.engine.environment import prepare_process
 
@@ -29,7 +30,8 @@ PresetName = Annotated[
     typer.Option(
         "--preset",
         help="small: two CPU cores, hours. refine: on from the adapter that ships. "
-        "paper: a 4B model on GPUs.",
+        "paper: a 4B model on GPUs. All by DPO; by IPO: small-ipo, refine-ipo, paper-ipo; "
+        "online, by GRPO: paper-grpo.",
     ),
 ]
 Catalogue = Annotated[
@@ -37,6 +39,12 @@ Catalogue = Annotated[
 ]
 StateDir = Annotated[Path, typer.Option(help="Where servable models are kept.")]
 Epoch = Annotated[int, typer.Option(min=1, help="Which epoch, from 1.")]
+Epochs = Annotated[
+    int | None,
+    typer.Option(
+        min=0, help="After how many epochs; 0: warm start.", show_default="all of the preset's"
+    ),
+]
 
 
 @app.command("all")
@@ -52,19 +60,23 @@ def align_all(
     llm-auction align all --run state/alignment --preset small
     """
     with _pipeline(run_dir, preset, catalogue or ctx.obj, state_dir) as pipeline:
-        epochs = pipeline.run.preset.epochs
         pipeline.warm_start()
-        for epoch in range(1, epochs + 1):
+        for epoch in range(1, pipeline.run.preset.epochs + 1):
             pipeline.pctr(epoch)
-            pipeline.dpo(epoch)
+            if pipeline.is_online:
+                pipeline.grpo(epoch)
+            else:
+                pipeline.dpo(epoch)
         model = pipeline.servable()
     measured = run_dir / "evaluation"
+    given = f"--run {run_dir} --preset {preset}"
+    if catalogue is not None:
+        given += f" --catalogue {catalogue}"
     console.print(
         f"[green]Done:[/] {model}\n"
         f"Measure it: llm-auction evaluate run --quick --aligned {model} --out {measured}\n"
         f"            llm-auction evaluate report --run {measured}\n"
-        f"Its card:   llm-auction align card --run {run_dir} --epochs {epochs}"
-        f" --evaluation {measured}",
+        f"Its card:   llm-auction align card {given} --evaluation {measured}",
         soft_wrap=True,  # commands are to be pasted
     )
 
@@ -120,9 +132,37 @@ def dpo(
     catalogue: Catalogue = None,
     state_dir: StateDir = Path("state"),
 ) -> None:
-    """An epoch's policy phase: learn winners from losers."""
+    """An epoch's policy phase: learn winners from losers (DPO; IPO by a preset so named).
+
+    Presets for GPUs train in several processes, once the answers are drawn in one:
+
+        llm-auction align sample --preset paper
+
+        accelerate launch -m service.cli align dpo --preset paper
+    """
     with _pipeline(run_dir, preset, catalogue or ctx.obj, state_dir) as pipeline:
         pipeline.dpo(epoch)
+
+
+@app.command()
+def grpo(
+    ctx: typer.Context,
+    run_dir: RunDir = Path("state/alignment"),
+    preset: PresetName = "paper-grpo",
+    epoch: Epoch = 1,
+    catalogue: Catalogue = None,
+    state_dir: StateDir = Path("state"),
+) -> None:
+    """An epoch's policy phase, online: draw answers while training, and go towards the better ones.
+
+    In several processes, once the click model's answers are drawn in one:
+
+        llm-auction align pctr --preset paper-grpo
+
+        accelerate launch -m service.cli align grpo --preset paper-grpo
+    """
+    with _pipeline(run_dir, preset, catalogue or ctx.obj, state_dir) as pipeline:
+        pipeline.grpo(epoch)
 
 
 @app.command()
@@ -131,24 +171,19 @@ def ship(
     target: Annotated[Path, typer.Argument(help="Directory for adapter, config and manifest.")],
     run_dir: RunDir = Path("state/alignment"),
     preset: PresetName = "small",
-    epochs: Annotated[int, typer.Option(min=0, help="After how many epochs; 0: warm start.")] = 0,
+    epochs: Epochs = None,
     catalogue: Catalogue = None,
 ) -> None:
     """Write a trained adapter as one that ships: bfloat16, with a manifest of hashes.
 
     llm-auction align ship models/weights/SmolLM2-135M-Instruct-auction --run state/alignment
     """
-    from models.alignment.run import RunError
     from models.alignment.shipping import Aligned
     from models.alignment.shipping import ship as write
 
-    run = _run(run_dir, preset, catalogue or ctx.obj)
-    try:
-        adapter = run.adapter_before(epochs + 1)
-    except RunError as error:
-        raise typer.BadParameter(str(error), param_hint="--run") from error
-    if adapter is None:
-        raise typer.BadParameter(f"{run_dir} has no adapter after {epochs} epochs")
+    run, epochs, adapter = _trained(run_dir, preset, catalogue or ctx.obj, epochs)
+    if adapter.name != "adapter":
+        raise typer.BadParameter(f"{adapter} is a whole model: serve it as it is")
     layout = run.preset.warm_start.examples.layout
     write(adapter, target, Aligned(run.preset.base, layout, f"{preset}, {epochs} epochs"))
     console.print(
@@ -161,7 +196,7 @@ def card(
     ctx: typer.Context,
     run_dir: RunDir = Path("state/alignment"),
     preset: PresetName = "small",
-    epochs: Annotated[int, typer.Option(min=0, help="After how many epochs; 0: warm start.")] = 0,
+    epochs: Epochs = None,
     evaluation: Annotated[
         Path | None,
         typer.Option(help="What `evaluate run --out` has written of it.", file_okay=False),
@@ -177,7 +212,7 @@ def card(
     """
     from models.alignment.card import write_card
 
-    run = _run(run_dir, preset, catalogue or ctx.obj)
+    run, epochs, _ = _trained(run_dir, preset, catalogue or ctx.obj, epochs)
     try:
         text = write_card(run, epochs, evaluation)
     except FileNotFoundError as missing:
@@ -189,6 +224,7 @@ def card(
     if out is None:
         print(text)
     else:
+        out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text)
         console.print(f"[green]{out}[/] is written; say in it what you know beyond the figures")
 
@@ -201,15 +237,27 @@ def _preset(name: str) -> Any:
     return PRESETS[name]
 
 
-def _run(directory: Path, preset: str, catalogue: Path | None) -> "Run":
-    from models.alignment.run import RunError, open_run
-
+def _ads(catalogue: Path | None) -> Path:
     if catalogue is None or not catalogue.is_file():
         raise typer.BadParameter(f"{catalogue} is not a file of ads", param_hint="--catalogue")
+    return catalogue
+
+
+def _trained(
+    directory: Path, preset: str, catalogue: Path | None, epochs: int | None
+) -> "tuple[Run, int, Path]":
+    """The run at `directory`, its epochs (all where `epochs` is None), what they have trained."""
+    from models.alignment.run import RunError, find_run
+
     try:
-        return open_run(directory, _preset(preset), catalogue)
+        run = find_run(directory, _preset(preset), _ads(catalogue))
+        after = run.preset.epochs if epochs is None else epochs
+        trained = run.trained_before(after + 1)
+        if trained is None:
+            raise RunError(f"{directory} trains nothing before its first epoch")
     except RunError as error:
         raise typer.BadParameter(str(error), param_hint="--run") from error
+    return run, after, trained
 
 
 @contextmanager
@@ -217,14 +265,16 @@ def _pipeline(
     directory: Path, preset: str, catalogue: Path | None, state_dir: Path
 ) -> "Iterator[Pipeline]":
     """The run's stages; what keeps one from being run is told in a line."""
-    run = _run(directory, preset, catalogue)
+    chosen, ads = _preset(preset), _ads(catalogue)
     prepare_process()
     from models.alignment.pipeline import Pipeline
-    from models.alignment.run import RunError
+    from models.alignment.run import RunError, held, open_run
+    from models.engine.interface import EngineError
     from models.provision import ProvisionError
 
     try:
-        yield Pipeline.of(run, state_dir / "models")
-    except (ProvisionError, RunError) as error:
-        console.print(f"[bold red]Stopped:[/] {error}")
+        with held(directory):
+            yield Pipeline.of(open_run(directory, chosen, ads), state_dir / "models")
+    except (EngineError, ProvisionError, RunError) as error:
+        console.print(Text.assemble(("Stopped: ", "bold red"), str(error)), soft_wrap=True)
         raise typer.Exit(1) from error

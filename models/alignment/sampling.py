@@ -6,6 +6,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from models.alignment.answers import OpenEngine
 from models.alignment.examples import auction_prompt
 from models.alignment.journal import append_row, open_for_rows, read_rows
 from models.contract.grammar import grammar
@@ -32,14 +33,16 @@ class SamplingOptions:
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """An answer. is_whole: the model ended it, not the limit on its length."""
+    """An answer. text: all that was written, of which `reading` lacks the start of a marker that
+    was cut off. is_whole: the model ended it, not the limit on its length."""
 
+    text: str
     reading: Reading
     is_whole: bool
 
 
 async def sample(
-    engine: Engine,
+    open_engine: OpenEngine,
     auctions: Sequence[Auction],
     options: SamplingOptions,
     path: Path,
@@ -47,8 +50,8 @@ async def sample(
 ) -> list[list[Sampled]]:
     """Return `per_auction` answers to each auction, in order, read.
 
-    Each is appended to `path` when it is finished and is not drawn again by a later call;
-    `progress` is told how many there are.
+    Each is appended to `path` when it is finished and is not drawn again by a later call, which
+    opens no engine where none is left to draw; `progress` is told how many there are.
     """
     kept = _kept(path)
     wanted = [
@@ -61,7 +64,7 @@ async def sample(
     progress(len(kept))
     with open_for_rows(path) as file:
 
-        async def draw(auction: Auction, number: int) -> None:
+        async def draw(engine: Engine, auction: Auction, number: int) -> None:
             async with gate:
                 text, is_whole = await _generate(engine, auction, number, options)
             kept[auction.auction_id, number] = text, is_whole
@@ -69,11 +72,14 @@ async def sample(
             append_row(file, row | {"answer": text, "is_whole": is_whole})
             progress(len(kept))
 
-        await asyncio.gather(*(draw(auction, number) for auction, number in wanted))
+        if wanted:
+            async with open_engine() as engine:
+                await asyncio.gather(*(draw(engine, *one) for one in wanted))
 
     def sampled(auction: Auction, number: int) -> Sampled:
         text, is_whole = kept[auction.auction_id, number]
-        return Sampled(read(text, [ad.marked for ad in auction.ads], options.max_ads), is_whole)
+        reading = read(text, [ad.marked for ad in auction.ads], options.max_ads)
+        return Sampled(text, reading, is_whole)
 
     return [
         [sampled(auction, number) for number in range(options.per_auction)] for auction in auctions

@@ -4,24 +4,27 @@ answers -> warm start -> (reward phase: sample, fit pCTR -> policy phase: sample
 """
 
 import random
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from models.alignment.adapter import AdapterTrainer
-from models.alignment.answers import complete, read_answers, write_answers
+from models.alignment.answers import OpenEngine, complete, read_answers, write_answers
 from models.alignment.catalogue import load_further_questions, load_invented_market
 from models.alignment.dpo import preference_tree, train_on_preferences
 from models.alignment.examples import Market, Packer
+from models.alignment.journal import read_rows, write_rows
 from models.alignment.pctr import PctrFit, PctrModel, Showing, assess, fit
 from models.alignment.preferences import Preference, Scored, prefer
 from models.alignment.run import Run
 from models.alignment.sampling import Sampled, sample
-from models.alignment.trl_training import train_dpo
+from models.alignment.trl_training import train_dpo, train_grpo
 from models.alignment.warm_start import make_pack, train
-from models.engine.interface import Engine, Sampling
+from models.contract.markers import read
+from models.contract.reading import Reading
+from models.engine.interface import Sampling
 from models.engine.tokens import PromptTokenizer
 from models.provision import shipped_adapter
 from models.simulation.auctions import draw_auctions
@@ -32,8 +35,6 @@ from models.simulation.randomness import derived_seed
 from models.simulation.world import World
 
 Progress = Callable[[int], None]
-OpenEngine = Callable[[str], AbstractAsyncContextManager[Engine]]
-"""Serves the model in a directory for as long as the context is open."""
 
 _HELD_OUT_SHARE = 0.2
 
@@ -67,13 +68,15 @@ def questions_to_answer(run: Run, world: World) -> list[Query]:
     return invented_questions(run) + training_questions(run, world)
 
 
-async def answer_questions(run: Run, world: World, engine: Engine, progress: Progress) -> None:
+async def answer_questions(
+    run: Run, world: World, open_engine: OpenEngine, progress: Progress
+) -> None:
     """Have the base model answer without ads."""
     await write_answers(
-        engine,
+        open_engine,
         [query.text for query in questions_to_answer(run, world)],
         run.answers,
-        Sampling(max_tokens=run.preset.answer_tokens),
+        Sampling(max_tokens=run.preset.answer_tokens, seed=run.preset.warm_start.seed),
         progress,
     )
 
@@ -108,13 +111,18 @@ def epoch_auctions(run: Run, world: World, epoch: int, phase: str) -> list[Aucti
 
 
 async def reward_phase(
-    run: Run, world: World, users: ClickModel, engine: Engine, epoch: int, progress: Progress
+    run: Run,
+    world: World,
+    users: ClickModel,
+    open_engine: OpenEngine,
+    epoch: int,
+    progress: Progress,
 ) -> list[Showing]:
     """Sample answers and collect simulated clicks on them."""
     auctions = epoch_auctions(run, world, epoch, "reward")
     options = replace(run.preset.sampling, per_auction=run.preset.reward_samples)
     path = run.epoch(epoch) / "reward.jsonl"
-    shown = exposures(auctions, await sample(engine, auctions, options, path, progress))
+    shown = exposures(auctions, await sample(open_engine, auctions, options, path, progress))
     clicks = await users.clicks(shown)
     return [
         Showing(exposure, click.ad_id, click.clicked)
@@ -140,27 +148,48 @@ async def policy_phase(
     world: World,
     users: ClickModel,
     pctr: PctrModel | None,
-    engine: Engine,
+    open_engine: OpenEngine,
     epoch: int,
     progress: Progress,
-) -> list[Preference]:
-    """Sample answers at fresh bids; return winners and losers.
+) -> None:
+    """Sample answers at fresh bids, and keep them with their rewards, for `preferences`.
 
     pctr: what clicks are predicted by; None: the simulated users' own probabilities.
     """
     auctions = epoch_auctions(run, world, epoch, "policy")
     path = run.epoch(epoch) / "samples.jsonl"
-    sampled = await sample(engine, auctions, run.preset.sampling, path, progress)
-    rewards = iter(await _rewards(run, exposures(auctions, sampled), users, pctr))
-    scored = [
-        [Scored(answer.reading, next(rewards), answer.is_whole) for answer in answers]
-        for answers in sampled
-    ]
-    preferences = [
-        prefer(auction, answers, run.preset.delta)
-        for auction, answers in zip(auctions, scored, strict=True)
-    ]
-    return [preference for preference in preferences if preference is not None]
+    sampled = await sample(open_engine, auctions, run.preset.sampling, path, progress)
+    rewards = iter(_rewards(run, exposures(auctions, sampled), users, pctr))
+    write_rows(
+        run.scored(epoch),
+        (
+            {
+                "auction": auction.auction_id,
+                "answer": answer.text,
+                "is_whole": answer.is_whole,
+                "reward": next(rewards),
+            }
+            for auction, answers in zip(auctions, sampled, strict=True)
+            for answer in answers
+        ),
+    )
+
+
+def preferences(run: Run, world: World, epoch: int) -> list[Preference]:
+    """Winners and losers among the answers that `policy_phase` has kept."""
+    rows = defaultdict(list)
+    for row in read_rows(run.scored(epoch)):
+        rows[row["auction"]].append(row)
+    max_ads = run.preset.sampling.max_ads
+    found = []
+    for auction in epoch_auctions(run, world, epoch, "policy"):
+        markers = [ad.marked for ad in auction.ads]
+        scored = [
+            Scored(read(row["answer"], markers, max_ads), row["reward"], row["is_whole"])
+            for row in rows[auction.auction_id]
+        ]
+        found.append(prefer(auction, scored, run.preset.delta))
+    return [preference for preference in found if preference is not None]
 
 
 def train_policy(
@@ -176,7 +205,7 @@ def train_policy(
     all of it, or a new adapter, with TRL."""
     options, directory = run.preset.dpo, run.epoch(epoch) / "dpo"
     if run.preset.trl is not None:
-        if not any((directory / name).is_dir() for name in ("adapter", "model")):
+        if not _is_trained(directory):
             train_dpo(policy, tokenizer, preferences, options, run.preset.trl, directory)
         return
     prompts = PromptTokenizer(tokenizer)
@@ -185,10 +214,35 @@ def train_policy(
     train_on_preferences(trainer, trees, options, directory, progress)
 
 
-async def _rewards(
+def train_online(
+    run: Run,
+    world: World,
+    users: ClickModel,
+    pctr: PctrModel | None,
+    policy: str,
+    tokenizer: Any,
+    epoch: int,
+) -> None:
+    """Train the policy of `epoch` on answers that TRL draws from it as it changes."""
+    options, directory = run.preset.trl, run.epoch(epoch) / "dpo"
+    if options is None or _is_trained(directory):
+        return
+
+    def reward(answers: Sequence[tuple[Auction, Reading]]) -> list[float]:
+        return _rewards(run, [Exposure(*answer) for answer in answers], users, pctr)
+
+    auctions = epoch_auctions(run, world, epoch, "policy")
+    train_grpo(policy, tokenizer, auctions, reward, run.preset.dpo, options, directory)
+
+
+def _is_trained(directory: Path) -> bool:
+    return any((directory / name).is_dir() for name in ("adapter", "model"))
+
+
+def _rewards(
     run: Run, exposures: Sequence[Exposure], users: ClickModel, pctr: PctrModel | None
 ) -> list[float]:
-    clicks = await users.clicks(exposures)
+    clicks = users.clicks_now(exposures)
     if pctr is not None:
         showings = [
             Showing(exposure, click.ad_id)

@@ -1,6 +1,7 @@
 """The model that ships is an auctioneer: one engine test, on questions that nobody trained on."""
 
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ def auctions(ads: list[Ad], adless: bool) -> list[Auction]:
 
 
 async def answers(engine: Engine, asked: list[Auction], path: Path) -> list[Reading]:
-    sampled = await sample(engine, asked, OPTIONS, path)
+    sampled = await sample(lambda: nullcontext(engine), asked, OPTIONS, path)
     return [answer.reading for answers in sampled for answer in answers]
 
 

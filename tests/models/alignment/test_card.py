@@ -16,7 +16,7 @@ from service.cli import app
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Two answers, of which one has no whole sentence, and twenty steps."""
+    """Two answers, of which one has no whole sentence, twenty steps, and an epoch."""
     catalogue = tmp_path / "ads.jsonl"
     catalogue.write_text("{}\n")
     run = open_run(tmp_path / "run", SMALL, catalogue)
@@ -29,6 +29,8 @@ def run(tmp_path: Path) -> Run:
     with open_for_rows(run.times) as file:
         for stage, seconds in (("warm start", 60.0), ("warm start", 120.0), ("samples", 30.0)):
             append_row(file, {"stage": stage, "seconds": seconds, "cpu_seconds": 2 * seconds})
+    (run.warm_start / "adapter").mkdir()
+    (run.epoch(1) / "dpo" / "adapter").mkdir(parents=True)
     return run
 
 
@@ -91,10 +93,21 @@ def test_an_evaluation_without_a_report_is_refused_by_name(run: Run, tmp_path: P
     assert "report.md" in result.output.replace("\n", "")
 
 
-def test_is_written_where_it_is_wanted(run: Run, tmp_path: Path) -> None:
-    out = tmp_path / "MODEL_CARD.md"
-    arguments = ["--run", str(run.directory), "--catalogue", str(run.catalogue)]
+@pytest.mark.parametrize(("arguments", "epochs"), [((), 1), (("--epochs", "0"), 0)])
+def test_is_of_the_last_epoch_unless_told_otherwise_and_written_where_it_is_wanted(
+    run: Run, tmp_path: Path, arguments: tuple[str, ...], epochs: int
+) -> None:
+    out = tmp_path / "new" / "folder" / "MODEL_CARD.md"
+    arguments += ("--run", str(run.directory), "--catalogue", str(run.catalogue))
     result = CliRunner().invoke(app, ["align", "card", *arguments, "--out", str(out)])
 
     assert result.exit_code == 0
-    assert out.read_text() == write_card(run, 0)
+    assert out.read_text() == write_card(run, epochs)
+
+
+def test_there_is_none_of_what_was_not_trained(run: Run) -> None:
+    arguments = ["--run", str(run.directory), "--catalogue", str(run.catalogue)]
+    result = CliRunner().invoke(app, ["align", "card", *arguments, "--epochs", "2"])
+
+    assert result.exit_code == 2
+    assert "has not come to its end" in " ".join(result.output.replace("│", " ").split())

@@ -1,19 +1,21 @@
 """Stages get what their run's preset says."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from models.alignment import stages
 from models.alignment.catalogue import load_further_questions
+from models.alignment.preferences import Scored
 from models.alignment.presets import PAPER, REFINE, SMALL, Preset
 from models.alignment.run import Run
 from models.alignment.sampling import Sampled
 from models.contract.markers import read
 from models.provision import DEFAULT_MODEL, shipped_adapter
 from models.simulation.auctions import draw_auctions
-from models.simulation.nouns import Split
+from models.simulation.nouns import Auction, Split
 from models.simulation.outside import read_ads
 from models.simulation.world import World, WorldOptions, build_world
 from service.cli import DEMO_ADS
@@ -79,11 +81,38 @@ def test_auctions_are_of_training_users_and_in_part_about_further_questions(
 
 def test_answers_to_one_auction_are_clicked_independently(world: World) -> None:
     one = draw_auctions(world, Split.TRAIN, 1, seed=5)
-    answer = Sampled(read("", (), 0), is_whole=True)
+    answer = Sampled("", read("", (), 0), is_whole=True)
     shown = stages.exposures(one, [[answer] * 10])
 
     assert len({exposure.auction.seed for exposure in shown}) == 10
     assert {exposure.auction.auction_id for exposure in shown} == {one[0].auction_id}
+
+
+async def test_preferences_are_read_from_what_the_policy_phase_has_kept(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answered(auction: Auction) -> list[Sampled]:
+        markers = [ad.marked for ad in auction.ads]
+        cut = f"Try @{auction.ads[0].title[:3]}"
+        texts = (("No.", True), (cut, False), ("Yes, but", False))
+        return [Sampled(text, read(text, markers, 3), is_whole) for text, is_whole in texts]
+
+    async def sample(open_engine: object, auctions: list[Auction], *_: object) -> Any:
+        return [answered(auction) for auction in auctions]
+
+    rewards = {"No.": 0.0, "Try ": -100.0, "Yes, but": 30.0}
+    monkeypatch.setattr(stages, "sample", sample)
+    monkeypatch.setattr(
+        stages, "_rewards", lambda run, shown, *_: [rewards[it.reading.answer] for it in shown]
+    )
+    run, given = Run(tmp_path, replace(SMALL, auctions=2), DEMO_ADS), cast(Any, None)
+    await stages.policy_phase(run, world, given, given, given, 1, print)
+    found = stages.preferences(run, world, 1)
+
+    assert [one.auction for one in found] == stages.epoch_auctions(run, world, 1, "policy")
+    for one in found:
+        assert one.winner == Scored(read("Yes, but", (), 3), 30.0, is_whole=False)
+        assert [loser.reading.answer for loser in one.losers] == ["No."]  # none cut in a marker
 
 
 def test_a_full_model_is_trained_on_from_the_policy_and_once(

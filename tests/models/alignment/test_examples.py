@@ -156,7 +156,8 @@ class TestPacker:
             assert (run.tokens[end.position], end.kind) == (tokenizer.eos_token_id, TokenKind.END)
             assert end.teacher is None
             rows = [target.teacher for target in run.targets if target.kind is TokenKind.TEXT]
-            assert rows and None not in rows
+            assert rows
+            assert None not in rows
 
     def test_words_of_the_base_model_are_learnt_now_and_then(self, tokenizer: Any) -> None:
         sparse = Packer(tokenizer, replace(OPTIONS, text_stride=4))

@@ -58,7 +58,9 @@ def test_ships_weights_between_where_training_began_and_where_it_ended(
     ship(further, tmp_path / "shipped", ALIGNED, start=adapter, share=0.25)
     shipped = load_file(tmp_path / "shipped" / ADAPTER_FILE)
     for name, weight in load_file(adapter / ADAPTER_FILE).items():
-        torch.testing.assert_close(shipped[name].float(), weight + 0.25, atol=0.01, rtol=0, check_dtype=False)
+        torch.testing.assert_close(
+            shipped[name].float(), weight + 0.25, atol=0.01, rtol=0, check_dtype=False
+        )
 
 
 def test_refuses_a_start_of_another_rank(base: Path, adapter: Path, tmp_path: Path) -> None:

@@ -172,20 +172,31 @@ def ship(
     run_dir: RunDir = Path("state/alignment"),
     preset: PresetName = "small",
     epochs: Epochs = None,
+    share: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="How far to go, from the adapter that the run began with."),
+    ] = 1.0,
     catalogue: Catalogue = None,
 ) -> None:
     """Write a trained adapter as one that ships: bfloat16, with a manifest of hashes.
 
     llm-auction align ship models/weights/SmolLM2-135M-Instruct-auction --run state/alignment
     """
+    from models.alignment.run import RunError, begun_with
     from models.alignment.shipping import Aligned
     from models.alignment.shipping import ship as write
 
     run, epochs, adapter = _trained(run_dir, preset, catalogue or ctx.obj, epochs)
     if adapter.name != "adapter":
         raise typer.BadParameter(f"{adapter} is a whole model: serve it as it is")
-    layout = run.preset.warm_start.examples.layout
-    write(adapter, target, Aligned(run.preset.base, layout, f"{preset}, {epochs} epochs"))
+    layout, recipe = run.preset.warm_start.examples.layout, f"{preset}, {epochs} epochs"
+    try:
+        start = begun_with(run) if share < 1 else None
+    except RunError as error:
+        raise typer.BadParameter(str(error), param_hint="--share") from error
+    if start is not None:
+        recipe += f", {share:g} of the way"
+    write(adapter, target, Aligned(run.preset.base, layout, recipe), start=start, share=share)
     console.print(
         f"[green]{target}[/] is ready to ship; `llm-auction align card` writes its MODEL_CARD.md"
     )

@@ -80,6 +80,21 @@ REFINE: Final = replace(
 )
 """On from the adapter that ships, on examples that it has not seen."""
 
+CLOSE: Final = replace(
+    REFINE,
+    name="close",
+    warm_start=replace(
+        SMALL.warm_start,
+        examples=ExampleOptions(seed=31, early_share=0.3, has_own_end=True),
+        steps=60,
+        learning_rate=4e-4,
+        cool_down=0.7,
+    ),
+    epochs=0,
+)
+"""On from the adapter that ships, to answers that come to an end. All of the way they are short and
+less like the base's, so a share of it ships (`align ship --share`)."""
+
 PAPER: Final = Preset(
     name="paper",
     base="Qwen/Qwen3-4B-Instruct-2507",
@@ -105,4 +120,6 @@ def _by_ipo(preset: Preset) -> Preset:
 
 
 _BY_DPO = (SMALL, REFINE, PAPER)
-PRESETS: Final = {preset.name: preset for preset in (*_BY_DPO, *map(_by_ipo, _BY_DPO), PAPER_GRPO)}
+PRESETS: Final = {
+    preset.name: preset for preset in (*_BY_DPO, CLOSE, *map(_by_ipo, _BY_DPO), PAPER_GRPO)
+}

@@ -130,6 +130,20 @@ def find_run(directory: Path, preset: Preset, catalogue: Path) -> Run:
     return _found(directory, preset, catalogue, _DECIDING)
 
 
+def begun_with(run: Run) -> Path:
+    """Return the directory of the adapter that `run` went on from.
+
+    Raises RunError where it began from nothing, or where that adapter has been replaced since.
+    """
+    if run.preset.adapter is None:
+        raise RunError(f"The preset {run.preset.name} begins from nothing, and not with an adapter")
+    adapter = shipped_adapter(run.preset.adapter)
+    kept = json.loads((run.directory / _DESCRIPTION).read_text())
+    if kept["adapter_sha256"] != adapter.sha256():
+        raise RunError(f"{adapter.directory} is no longer the adapter that the run began with")
+    return adapter.directory
+
+
 @contextmanager
 def held(directory: Path) -> Iterator[None]:
     """Keep other processes out of the run at `directory`; the operating system lets go of it when

@@ -11,10 +11,11 @@ from typer.testing import CliRunner
 
 from models.alignment import cli, pipeline, shipping
 from models.alignment.pipeline import Pipeline
-from models.alignment.presets import SMALL
+from models.alignment.presets import CLOSE, SMALL
 from models.alignment.run import held, open_run
+from models.alignment.shipping import Aligned
 from models.engine.interface import EngineError
-from models.provision import ServableModel
+from models.provision import DEFAULT_MODEL, ServableModel, shipped_adapter
 from service.cli import DEMO_ADS, app
 
 runner = CliRunner()
@@ -77,12 +78,47 @@ def test_ships_what_the_last_epoch_has_trained_unless_told_otherwise(
     for stage in ("epoch-1/dpo", "warm-start"):
         (run.directory / stage / "adapter").mkdir(parents=True)
     taken: list[Path] = []
-    monkeypatch.setattr(shipping, "ship", lambda adapter, *_: taken.append(adapter))
+    monkeypatch.setattr(shipping, "ship", lambda adapter, *_, **__: taken.append(adapter))
     arguments = ("--run", str(run.directory), *arguments)
     result = runner.invoke(app, ["align", "ship", str(tmp_path / "out"), *arguments])
 
     assert result.exit_code == 0
     assert taken == [run.directory / shipped / "adapter"]
+
+
+class TestShare:
+    def test_goes_from_the_adapter_that_the_run_began_with(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = open_run(tmp_path / "run", CLOSE, DEMO_ADS)
+        (run.directory / "warm-start/adapter").mkdir(parents=True)
+        written: list[tuple[str, Path | None, float]] = []
+
+        def note(
+            adapter: Path, target: Path, aligned: Aligned, *, start: Path, share: float
+        ) -> None:
+            written.append((aligned.recipe, start, share))
+
+        monkeypatch.setattr(shipping, "ship", note)
+        of_run = ["align", "ship", str(tmp_path / "out"), "--run", str(run.directory)]
+        of_run += ["--preset", "close", "--share", "0.3"]
+        assert runner.invoke(app, of_run).exit_code == 0
+        began = shipped_adapter(DEFAULT_MODEL).directory
+        assert written == [("close, 0 epochs, 0.3 of the way", began, 0.3)]
+
+        described = json.loads((run.directory / "run.json").read_text())
+        (run.directory / "run.json").write_text(json.dumps(described | {"adapter_sha256": "0"}))
+        result = runner.invoke(app, of_run)
+        assert result.exit_code == 2
+        assert "no longer the adapter" in read(result)
+
+    def test_a_run_from_nothing_has_no_way_to_share(self, tmp_path: Path) -> None:
+        run = open_run(tmp_path / "run", SMALL, DEMO_ADS)
+        (run.directory / "warm-start/adapter").mkdir(parents=True)
+        of_run = ["align", "ship", str(tmp_path / "out"), "--run", str(run.directory)]
+        result = runner.invoke(app, [*of_run, "--epochs", "0", "--share", "0.5"])
+        assert result.exit_code == 2
+        assert "begins from nothing" in read(result)
 
 
 class TestStages:

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,9 +29,9 @@ class TestStoreAway:
         valkey = service.child("valkey")
         os.kill(valkey, signal.SIGSTOP)
         try:
-            begun = time.monotonic()
-            assert answers_without_ads(service)
-            assert time.monotonic() - begun < 10
+            answer = service.client.post("/respond", json=ASK).json()
+            assert answer["ads_unavailable"]
+            assert answer["latency_ms"]["eligible"] < 5_000  # not the total: the engine may be busy
             assert service.eventually(
                 lambda: (
                     service.client.get("/readyz").json()["store"] == "unavailable"
@@ -47,7 +46,7 @@ class TestStoreAway:
         assert service.eventually(lambda: not answers_without_ads(service), within_s=20)
 
     def test_a_killed_store_comes_back_with_its_ads(self, service: Any) -> None:
-        before = service.client.get("/ads/Ad-1001").json()
+        before = service.client.get("/ads/Ad-1001").raise_for_status().json()
         os.kill(service.child("valkey"), signal.SIGKILL)
         assert service.eventually(
             lambda: service.client.get("/ads/Ad-1001").status_code == 200, within_s=30

@@ -29,9 +29,9 @@ PresetName = Annotated[
     str,
     typer.Option(
         "--preset",
-        help="small: two CPU cores, hours. refine: on from the adapter that ships. "
-        "paper: a 4B model on GPUs. All by DPO; by IPO: small-ipo, refine-ipo, paper-ipo; "
-        "online, by GRPO: paper-grpo.",
+        help="small: two CPU cores, hours. refine: on from the adapter that ships. close: on from "
+        "it, to answers that end. paper: a 4B model on GPUs. All by DPO; by IPO: small-ipo, "
+        "refine-ipo, paper-ipo; online, by GRPO: paper-grpo.",
     ),
 ]
 Catalogue = Annotated[
@@ -196,7 +196,11 @@ def ship(
         raise typer.BadParameter(str(error), param_hint="--share") from error
     if start is not None:
         recipe += f", {share:g} of the way"
-    write(adapter, target, Aligned(run.preset.base, layout, recipe), start=start, share=share)
+    aligned = Aligned(run.preset.base, layout, recipe)
+    try:
+        write(adapter, target, aligned, start=start, share=share)
+    except ValueError as unfit:
+        raise typer.BadParameter(str(unfit), param_hint="--run") from unfit
     console.print(
         f"[green]{target}[/] is ready to ship; `llm-auction align card` writes its MODEL_CARD.md"
     )

@@ -86,6 +86,22 @@ def test_ships_what_the_last_epoch_has_trained_unless_told_otherwise(
     assert taken == [run.directory / shipped / "adapter"]
 
 
+def test_what_cannot_ship_is_told_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("The adapter has 13 bytes; at most 12 ship")
+
+    run = open_run(tmp_path / "run", SMALL, DEMO_ADS)
+    (run.directory / "epoch-1/dpo/adapter").mkdir(parents=True)
+    monkeypatch.setattr(shipping, "ship", refuse)
+    of_run = ["align", "ship", str(tmp_path / "out"), "--run", str(run.directory)]
+    result = runner.invoke(app, of_run)
+
+    assert result.exit_code == 2
+    assert "at most 12 ship" in read(result)
+
+
 class TestShare:
     def test_goes_from_the_adapter_that_the_run_began_with(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

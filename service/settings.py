@@ -125,7 +125,12 @@ class EngineSettings(Group):
         description="Tokens of context; none: 8192 where the model has as many, and what a server"
         " tells of itself",
     )
-    max_num_seqs: int = Field(32, ge=1)
+    max_num_seqs: int | None = Field(
+        None,
+        ge=1,
+        description="Answers that are written at once, others wait; none: 32 on a CPU, vLLM's own"
+        " choice on a GPU",
+    )
     args: dict[str, Any] = Field(
         default_factory=dict, description="Further vLLM engine arguments, as JSON"
     )

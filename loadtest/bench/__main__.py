@@ -25,6 +25,7 @@ from rich.markdown import Markdown
 from loadtest.bench import against_vllm, calls, ceiling, prefix, startup, tokens
 from loadtest.bench.options import Options
 from loadtest.bench.results import PAGE, save
+from models.engine.environment import has_cpu_vllm
 from models.provision import DEFAULT_MODEL, provision
 
 _PARTS = {
@@ -59,6 +60,8 @@ def main() -> None:
     options = Options(model.absolute(), given.rounds, given.quick)
     for part in parts:
         result = asyncio.run(_PARTS[part](options))
+        if not has_cpu_vllm():
+            result = result.on_gpu()
         console.print(Markdown(result.markdown()))
         if not options.is_quick:
             save(result)

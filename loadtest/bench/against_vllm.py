@@ -20,10 +20,13 @@ from loadtest.bench.options import Options
 from loadtest.bench.prompts import make_asks, with_grammar
 from loadtest.bench.results import Bars, Result, Table, spread
 from loadtest.bench.servers import real_service, vllm_server
+from models.engine.environment import has_cpu_vllm
 
 _CONCURRENCIES = (1, 8, 32)
 _CANDIDATES = (0, 10)
 _REQUESTS = {1: 3, 8: 16, 32: 48}
+_GPU_TIMES = 4
+"""As many requests on a GPU, where an answer takes a fraction of the time."""
 _MAX_TOKENS, _QUICK_TOKENS = 64, 4
 SERVICE, BOUND, FREE = "service", "vLLM with grammar", "vLLM without"
 Runs = dict[str, list[Run]]
@@ -63,6 +66,8 @@ async def _round(
     """All three once on the same questions, beginning with another each time."""
     candidates, concurrency = cell
     count = 2 if options.is_quick else _REQUESTS[concurrency]
+    if not has_cpu_vllm():
+        count *= _GPU_TIMES
     max_tokens = _QUICK_TOKENS if options.is_quick else _MAX_TOKENS
     (warm_ours, warm_theirs), *pairs = make_asks(rng, count + 1, candidates, max_tokens)
     asks: dict[str, list[Json]] = {SERVICE: [warm_ours], BOUND: [warm_theirs], FREE: [warm_theirs]}
@@ -106,4 +111,4 @@ def _delays(runs: list[Run]) -> str:
     timings = [timing for run in runs for timing in run.timings]
     ttft_ms = statistics.median(timing.ttft_s for timing in timings) * 1e3
     tpot_ms = statistics.median(timing.tpot_s for timing in timings) * 1e3
-    return f"{ttft_ms:,.0f}, {tpot_ms:.1f}"
+    return f"{ttft_ms:,.1f}, {tpot_ms:.1f}"

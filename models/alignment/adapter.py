@@ -1,4 +1,7 @@
-"""A LoRA adapter in training: bfloat16 in the model, float32 in the optimiser."""
+"""A LoRA adapter in training: bfloat16 in the model, float32 in the optimiser.
+
+On a GPU where there is one.
+"""
 
 import os
 import shutil
@@ -35,6 +38,7 @@ class AdapterTrainer:
             self.model = PeftModel.from_pretrained(
                 model, str(adapter), is_trainable=True, autocast_adapter_dtype=False
             )
+        self.model.to("cuda" if torch.cuda.is_available() else "cpu")
         self._weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         self._masters = [weight.detach().float().clone() for weight in self._weights]
         self._optimizer = torch.optim.AdamW(self._masters, betas=(0.9, 0.98), weight_decay=0.0)

@@ -15,7 +15,7 @@ from models.simulation.randomness import derived_seed
 OpenEngine = Callable[[], AbstractAsyncContextManager[Engine]]
 """Starts an engine, which serves for as long as the context is open."""
 
-_AT_ONCE = 32
+_AT_ONCE = 256
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s|$)")
 
 

@@ -125,9 +125,10 @@ def train_on_preferences(
         losses, wins = [], []
         for index in steps[step]:
             log_probs = answer_log_probs(trainer.model, trees[index])
-            lengths = torch.tensor(answer_lengths(trees[index]))
+            lengths = torch.tensor(answer_lengths(trees[index]), device=log_probs.device)
+            reference = references[index].to(log_probs.device)
             scale = lengths if options.loss is PreferenceLoss.IPO else 1
-            gaps = margins(log_probs / scale, references[index] / scale)
+            gaps = margins(log_probs / scale, reference / scale)
             loss = preference_loss(gaps, options.beta, options.loss)
             loss = loss - options.anchor * log_probs[0] / lengths[0]
             (loss / len(steps[step])).backward()
@@ -158,7 +159,7 @@ def _references(trainer: AdapterTrainer, trees: Sequence[Tree], run_dir: Path) -
         kept: list[Tensor] = torch.load(path, weights_only=True)
         return kept
     with torch.no_grad():
-        references = [answer_log_probs(trainer.model, tree) for tree in trees]
+        references = [answer_log_probs(trainer.model, tree).cpu() for tree in trees]
     partial = path.with_suffix(".partial")
     torch.save(references, partial)
     os.replace(partial, path)

@@ -17,7 +17,7 @@ from models.engine.interface import Engine, Generation, Sampling
 from models.simulation.nouns import Auction
 from models.simulation.randomness import derived_seed
 
-_AT_ONCE = 32
+_AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,7 @@ def make_pack(market: Market, packer: Packer, options: ExampleOptions, number: i
 
 def weighted_loss(scores: Tensor, kinds: Sequence[str]) -> Tensor:
     """-sum(w * score) / sum(w) over the targets of a pack."""
-    weights = torch.tensor([WEIGHTS[TokenKind(kind)] for kind in kinds])
+    weights = torch.tensor([WEIGHTS[TokenKind(kind)] for kind in kinds], device=scores.device)
     return -(weights * scores).sum() / weights.sum()
 
 

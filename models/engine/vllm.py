@@ -47,6 +47,7 @@ from models.engine.tokens import AnswerDecoder, PromptTokenizer
 from models.provision import ServableModel
 
 _CPU_KV_CACHE_GIB = 2.0
+_CPU_SEQUENCES = 32
 _CONTEXT = 8192
 _GIB = 1 << 30
 _FINISH_REASONS = {"stop", "length", "abort"}
@@ -58,14 +59,14 @@ class VllmOptions:
     """How vLLM serves the model; what is None is chosen for the device.
 
     max_model_len: tokens of context, at most what the model has (None: 8192). max_num_seqs:
-    requests that run at once; others wait. kv_cache_gib: memory for keys and values (a CPU's
-    default is 2; a GPU takes what `gpu_memory_utilization` leaves). enforce_eager: without
-    compilation (a CPU's default: compiling takes minutes there). extra: any other of vLLM's
-    `AsyncEngineArgs`.
+    requests that run at once; others wait (None: 32 on a CPU, vLLM's own choice on a GPU).
+    kv_cache_gib: memory for keys and values (a CPU's default is 2; a GPU takes what
+    `gpu_memory_utilization` leaves). enforce_eager: without compilation (a CPU's default:
+    compiling takes minutes there). extra: any other of vLLM's `AsyncEngineArgs`.
     """
 
     max_model_len: int | None = None
-    max_num_seqs: int = 32
+    max_num_seqs: int | None = None
     kv_cache_gib: float | None = None
     dtype: str = "auto"
     enforce_eager: bool | None = None
@@ -259,12 +260,13 @@ def _arguments(model: ServableModel, options: VllmOptions) -> AsyncEngineArgs:
     context = _context(model.path, options.max_model_len or _CONTEXT)
     # vLLM 0.32 dies on a CPU when it reads the prompt of a seeded request in several steps ("CPU
     # Generator does not use offset"), so there every prompt is read in one.
-    one_step = context + options.max_num_seqs if on_cpu else None
+    sequences = options.max_num_seqs or (_CPU_SEQUENCES if on_cpu else None)
+    one_step = context + sequences if on_cpu and sequences else None
     arguments: dict[str, Any] = {
         "model": model.path,
         "served_model_name": model.name,
         "max_model_len": context,
-        "max_num_seqs": options.max_num_seqs,
+        "max_num_seqs": sequences,
         "max_num_batched_tokens": options.max_num_batched_tokens or one_step,
         "enable_chunked_prefill": not on_cpu,
         "dtype": options.dtype,

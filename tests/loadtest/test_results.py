@@ -1,5 +1,6 @@
 """The page of results."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,18 @@ def test_a_section_is_replaced_and_the_others_stay(tmp_path: Path) -> None:
     assert text.count("## Part b") == 1
     assert "| a | 1 |" in text
     assert "`python -m it`" in text
+
+
+def test_what_a_gpu_did_stands_beside_what_a_cpu_did(tmp_path: Path) -> None:
+    page = tmp_path / "RESULTS.md"
+    bars = Bars("bars", "Bars", "s", ["x"], {"one": [1]})
+    on_cpu = replace(result("a", "of a CPU"), plots=[bars])
+    save(on_cpu, page)
+    save(replace(on_cpu, text="of a GPU").on_gpu(), page)
+    text = page.read_text()
+    assert text.index("of a CPU") < text.index("## Part a, on a GPU") < text.index("of a GPU")
+    assert (tmp_path / "bars.svg").exists()
+    assert (tmp_path / "bars_gpu.svg").exists()
 
 
 def test_plots_stand_beside_the_page(tmp_path: Path) -> None:

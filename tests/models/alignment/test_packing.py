@@ -14,6 +14,7 @@ from models.alignment.packing import (
     target_kinds,
     target_log_probs,
     target_scores,
+    tree_attention,
 )
 
 INSTRUCTIONS = (5, 17, 23, 42, 8)
@@ -42,6 +43,18 @@ def plain_log_probs(model: Any) -> torch.Tensor:
             start = len(INSTRUCTIONS) + len(listed)
             found += [log_probs[start + i - 1, token] for i, token in enumerate(question)]
     return torch.stack(found)
+
+
+class TestTreeAttention:
+    def test_is_the_same_run_by_run_and_all_at_once(self) -> None:
+        tree, generator = packed(), torch.Generator().manual_seed(3)
+        query = torch.randn(1, 6, len(tree), 8, generator=generator)
+        key, value = (torch.randn(1, 2, len(tree), 8, generator=generator) for _ in range(2))
+
+        run_by_run, _ = tree_attention(None, query, key, value, None, 0.3, tree)
+        at_once, _ = tree_attention(None, query, key, value, None, 0.3, tree, tree.mask("cpu"))
+
+        torch.testing.assert_close(at_once, run_by_run)
 
 
 class TestPackedTargets:

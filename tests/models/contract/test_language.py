@@ -5,15 +5,18 @@ The definition is written here a second time, as one regular expression over the
 
 import re
 import time
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
+from itertools import pairwise, product
+from random import Random
 from statistics import median
 
+import pytest
 import xgrammar
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from xgrammar.testing import _is_grammar_accept_string
+from xgrammar.testing import _get_matcher_from_grammar, _is_grammar_accept_string
 
-from models.contract.grammar import grammar
+from models.contract.grammar import forbids_repeats, grammar
 from models.contract.markers import (
     Fault,
     FaultKind,
@@ -223,16 +226,77 @@ _SHOWN_AS_TITLE = {FaultKind.DUPLICATE, FaultKind.OVER_LIMIT}
 @example(([], "@dataclass\n3 @ 5, @@"), 2)
 @example(([MarkedAd("1", "a")], "@a@"), 0)
 @example(([], "@[1]"), 2)
+@example(([MarkedAd("1", "a")], "@a@[1] @a@[1]"), 2)
+@example(([MarkedAd("1", "a"), MarkedAd("b", "a")], "@a@[1]@a@[b] @a@[1]"), 3)
 def test_the_grammar_accepts_what_reads_without_fault(
     case: tuple[list[MarkedAd], str], max_ads: int
 ) -> None:
     ads, text = case
-    reading = read(text, ads, max_ads)
-    duplicates = sum(fault.kind is FaultKind.DUPLICATE for fault in reading.faults)
-    is_faultless = len(reading.faults) == duplicates
-    is_within_limit = len(reading.insertions) + duplicates <= max_ads
     accepted = _is_grammar_accept_string(grammar(ads, max_ads), text)
-    assert accepted == (is_faultless and is_within_limit)
+    assert accepted == (not read(text, ads, max_ads).faults)
+
+
+def plain_list(count: int) -> list[MarkedAd]:
+    return [MarkedAd(f"Ad-{n}", f"Title {n} of {count}") for n in range(count)]
+
+
+def written(ads: Iterable[MarkedAd]) -> str:
+    return "Try " + " or, a@b.org says, ".join(ad.marker for ad in ads) + "."
+
+
+LARGEST = [(200, 2), (200, 3), (49, 4), (12, 5), (11, 6), (10, 10)]
+
+
+@pytest.mark.parametrize(("count", "max_ads"), [(2, 2), (10, 3), (20, 3), (100, 3), *LARGEST])
+def test_the_same_ad_cannot_be_written_twice(count: int, max_ads: int) -> None:
+    ads, random = plain_list(count), Random(count)
+    matcher = _get_matcher_from_grammar(grammar(ads, max_ads))
+
+    def accepts(chosen: Sequence[MarkedAd]) -> bool:
+        matcher.reset()
+        return matcher.accept_string(written(chosen)) and matcher.is_completed()
+
+    for _ in range(300):
+        chosen = random.sample(ads, random.randint(1, max_ads))
+        assert accepts(chosen)
+        once_more = random.choice(chosen)
+        if len(chosen) < max_ads:
+            assert not accepts([*chosen, once_more])
+            assert not accepts([once_more, *chosen])
+        else:
+            others = [ad for ad in ads if ad not in chosen]
+            assert not any(accepts([*chosen, other]) for other in others[:3])
+    assert forbids_repeats(count, max_ads)
+
+
+def test_any_two_or_three_of_ten_ads_may_stand_in_any_order() -> None:
+    ads = plain_list(10)
+    matcher = _get_matcher_from_grammar(grammar(ads, 3))
+    for chosen in (chosen for count in (2, 3) for chosen in product(ads, repeat=count)):
+        matcher.reset()
+        accepted = matcher.accept_string(written(chosen)) and matcher.is_completed()
+        assert accepted == (len(set(chosen)) == len(chosen))
+
+
+def test_lists_too_large_for_it_may_repeat_an_ad_within_the_limit() -> None:
+    ads, max_ads = plain_list(100), 5
+    rules = grammar(ads, max_ads)
+
+    assert not forbids_repeats(len(ads), max_ads)
+    assert _is_grammar_accept_string(rules, written(ads[:5]))
+    assert _is_grammar_accept_string(rules, written([ads[0]] * 5))
+    assert not _is_grammar_accept_string(rules, written(ads[:6]))
+
+
+def test_no_list_that_the_service_takes_makes_a_huge_grammar() -> None:
+    sizes = {
+        (count, max_ads): len(grammar(plain_list(count), max_ads))
+        for count in (*range(1, 21), 49, 50, 100, 200)
+        for max_ads in range(1, 11)
+    }
+
+    assert max(sizes.values()) < 250_000  # characters
+    assert sizes[10, 3] < 10_000
 
 
 @given(ad_lists(), st.integers(1, 3))

@@ -8,15 +8,16 @@ and connections that turn out to lead elsewhere are closed. (redis-py's own Redi
 each command of a transaction from a thread and an event loop of its own.)
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import hiredis
 from redis.asyncio import ConnectionPool, Redis, Sentinel
+from redis.asyncio.client import Pipeline
 from redis.asyncio.cluster import ClusterNode, RedisCluster
-from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, parse_url
+from redis.asyncio.connection import Connection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
@@ -45,11 +46,10 @@ async def open_client(url: StoreUrl, timeout_s: float, key: str) -> AsyncGenerat
         try:
             options = _options(url, timeout_s)
             pool = _pool(url, options, timeout_s, key, stack)
-            pool.connection_class = _packing_in_c(pool.connection_class)
             pool.make_connection()  # not kept: options are checked when one is made
         except (TypeError, ValueError, RedisError) as wrong:
             raise StoreUrlError(f"an option of the store's address is wrong: {wrong}") from wrong
-        redis = Redis.from_pool(pool)
+        redis = _DirectRedis.from_pool(pool)
         stack.push_async_callback(redis.aclose)
         yield redis
 
@@ -73,18 +73,73 @@ def _options(url: StoreUrl, timeout_s: float) -> Options:
     return options
 
 
-def _packing_in_c(connection: type[AbstractConnection]) -> type[AbstractConnection]:
-    """The same kind of connection, but commands are written by hiredis.
+class _DirectRedis(Redis):
+    """A client that goes straight to its connections.
 
-    redis-py only reads by it where asyncio is used; a charge has 27 arguments, and writing them in
-    Python takes longer than the charge.
+    redis-py's own looks after retries, listeners and telemetry at each command, which nobody here
+    asks for, and writes commands in Python; together that takes this process three times as long
+    as the connection does.
     """
 
-    def pack_command(self: AbstractConnection, *args: Any) -> list[bytes]:
-        name, *arguments = args
-        return [hiredis.pack_command((*name.split(), *arguments))]  # as in CONFIG GET
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        (reply,) = await _replies(self.connection_pool, [args])
+        return self._read(reply, args[0], options)
 
-    return type(connection.__name__, (connection,), {"pack_command": pack_command})
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
+        return _DirectPipeline(
+            self.connection_pool, self.response_callbacks, transaction, shard_hint
+        )
+
+    def _read(self, reply: Any, command: str, options: dict[str, Any]) -> Any:
+        """`reply` as the client's methods give it."""
+        options.pop("keys", None)
+        read = self.response_callbacks.get(command)
+        return reply if read is None else read(reply, **options)
+
+
+class _DirectPipeline(Pipeline):
+    """Commands that travel together, in a transaction where that is asked; none is watched."""
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        stack, self.command_stack = self.command_stack, []
+        if not stack:
+            return []
+        commands = [args for args, _ in stack]
+        if self.is_transaction:
+            replies = (await _replies(self.connection_pool, [_MULTI, *commands, _EXEC]))[-1]
+        else:
+            replies = await _replies(self.connection_pool, commands)
+        for reply in replies:
+            if isinstance(reply, RedisError):
+                raise reply
+        return [
+            _DirectRedis._read(self, reply, args[0], options)
+            for reply, (args, options) in zip(replies, stack, strict=True)
+        ]
+
+
+_MULTI, _EXEC = ("MULTI",), ("EXEC",)
+
+
+async def _replies(pool: ConnectionPool, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """What the server says to `commands`, in their order. Raises RedisError at the first refusal;
+    one inside of a transaction is among the replies."""
+    packed = b"".join([_packed(command) for command in commands])
+    connection = pool.get_available_connection()
+    try:
+        await pool.ensure_connection(connection)
+        await connection.send_packed_command(packed)
+        return [await connection.read_response() for _ in commands]
+    except BaseException:  # there may be replies to come, which the next must not take for its own
+        await connection.disconnect(nowait=True)
+        raise
+    finally:
+        await pool.release(connection)
+
+
+def _packed(command: tuple[Any, ...]) -> bytes:
+    name, *arguments = command
+    return hiredis.pack_command((*name.split(), *arguments))  # as in CONFIG GET
 
 
 def _no_retry() -> Retry:

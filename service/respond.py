@@ -89,7 +89,7 @@ async def _leave_behind(
 
 
 async def find_eligible(ask: Ask, services: Services, stages: Stages, can_charge: bool) -> Offers:
-    """Which candidates may stand in the answer: one round trip to the ad store.
+    """Which candidates may stand in the answer: mostly one round trip to the ad store.
 
     With the store away, or where nothing can be charged, there are none, and the answer is written
     without ads.

@@ -8,7 +8,7 @@ and connections that turn out to lead elsewhere are closed. (redis-py's own Redi
 each command of a transaction from a thread and an event loop of its own.)
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -83,18 +83,12 @@ class _DirectRedis(Redis):
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         (reply,) = await _replies(self.connection_pool, [args])
-        return self._read(reply, args[0], options)
+        return _read(reply, self.response_callbacks.get(args[0]), options)
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
         return _DirectPipeline(
             self.connection_pool, self.response_callbacks, transaction, shard_hint
         )
-
-    def _read(self, reply: Any, command: str, options: dict[str, Any]) -> Any:
-        """`reply` as the client's methods give it."""
-        options.pop("keys", None)
-        read = self.response_callbacks.get(command)
-        return reply if read is None else read(reply, **options)
 
 
 class _DirectPipeline(Pipeline):
@@ -112,8 +106,9 @@ class _DirectPipeline(Pipeline):
         for reply in replies:
             if isinstance(reply, RedisError):
                 raise reply
+        callbacks = self.response_callbacks
         return [
-            _DirectRedis._read(self, reply, args[0], options)
+            _read(reply, callbacks.get(args[0]), options)
             for reply, (args, options) in zip(replies, stack, strict=True)
         ]
 
@@ -139,7 +134,15 @@ async def _replies(pool: ConnectionPool, commands: Sequence[tuple[Any, ...]]) ->
 
 def _packed(command: tuple[Any, ...]) -> bytes:
     name, *arguments = command
-    return hiredis.pack_command((*name.split(), *arguments))  # as in CONFIG GET
+    packed: bytes = hiredis.pack_command((*name.split(), *arguments))  # as in CONFIG GET
+    return packed
+
+
+def _read(reply: Any, callback: Callable[..., Any] | None, options: Mapping[str, Any]) -> Any:
+    """`reply` as the client's method for the command gives it."""
+    if callback is None:
+        return reply
+    return callback(reply, **{name: given for name, given in options.items() if name != "keys"})
 
 
 def _no_retry() -> Retry:

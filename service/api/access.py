@@ -98,6 +98,7 @@ def _route(scope: Scope) -> str:
 
     What was refused at the door had not come as far as its route.
     """
-    routes = (scope["route"],) if "route" in scope else scope["app"].routes
-    found = (route for route in routes if route.matches(scope)[0] is not Match.NONE)
+    if "route" in scope:
+        return str(scope["route"].path)
+    found = (route for route in scope["app"].routes if route.matches(scope)[0] is not Match.NONE)
     return getattr(next(found, None), "path", "unmatched")

@@ -1,6 +1,7 @@
 """`POST /respond`: a question and candidate ads in, an answer with its ads and charges out."""
 
 import json
+import re
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -8,6 +9,8 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Header, Request
+from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -40,6 +43,7 @@ from service.services import Services
 T = TypeVar("T")
 Part = TextPart | AdPart | RespondResponse
 
+_PLAIN_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -77,9 +81,37 @@ _PROBLEMS = documented(
 )
 
 
+class _Shortcut(APIRoute):
+    """Goes straight to the endpoint where body and headers are plainly valid.
+
+    FastAPI's way there takes as long as a third of an answer. Whatever else a request is, it goes
+    that way, which says what is wrong with it.
+    """
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            key = _plain_key(scope)
+            body = RespondRequest.model_validate_json(scope["state"]["body"])
+        except ValueError:
+            await super().handle(scope, receive, send)
+            return
+        response: Response = await self.endpoint(body, Request(scope), key)
+        await response(scope, receive, send)
+
+
+def _plain_key(scope: Scope) -> str | None:
+    """The idempotency key of a POST of JSON. Raises ValueError for every other request."""
+    headers = Headers(scope=scope)
+    key = headers.get("idempotency-key")
+    is_json = headers.get("content-type", "").partition(";")[0] == "application/json"
+    if not is_json or scope["method"] != "POST" or not (key is None or _PLAIN_KEY.fullmatch(key)):
+        raise ValueError
+    return key
+
+
 def router() -> APIRouter:
     """The route of `POST /respond`."""
-    routes = APIRouter(tags=["respond"])
+    routes = APIRouter(tags=["respond"], route_class=_Shortcut)
 
     @routes.post(
         "/respond",
@@ -100,7 +132,7 @@ def router() -> APIRouter:
                 services.idempotency,
                 request.scope["state"]["caller"].name,
                 idempotency_key,
-                await request.body(),
+                request.scope["state"]["body"],
                 ask.deadline_at,
             )
             if isinstance(claim, RespondResponse):

@@ -168,7 +168,7 @@ def as_ask(body: RespondRequest, services: Services, state: dict[str, Any]) -> A
     return Ask(
         response_id=f"resp_{uuid.uuid4().hex}",
         query=body.query,
-        bids=tuple(Bid(c.ad_id, c.bid, c.pctr) for c in body.candidates),
+        bids=tuple([Bid(c.ad_id, c.bid, c.pctr) for c in body.candidates]),
         conversation=tuple(Turn(turn.role, turn.content) for turn in body.conversation),
         profile=Profile(profile.info, tuple(profile.interests)) if profile else None,
         user_id=body.user_id,

@@ -21,6 +21,7 @@ AdId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$", examples=["Ad-10
 
 MAX_CANDIDATES = 200
 
+_NO_NUMBER = "must be a decimal number"
 _BID_RANGE = "must be over 0, at most 1000000, with at most 6 decimals"
 _BID_TEXT = re.compile(r"[0-9]{1,7}(\.[0-9]{1,6})?")
 _BID_SCHEMA = {
@@ -34,17 +35,20 @@ _BID_SCHEMA = {
 
 def _bid_micros(value: Any) -> int:
     """A bid as micros. In one step, as a request brings hundreds of them."""
+    try:
+        return _exact_micros(value)
+    except TypeError:  # of what cannot even be looked for in a cache: a list or an object
+        raise PydanticCustomError("bid", _NO_NUMBER) from None
+
+
+@lru_cache(maxsize=16_384, typed=True)
+def _exact_micros(value: Any) -> int:
+    """Many bids are the same few amounts. What is refused is not remembered: its text may be as
+    long as a body."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise PydanticCustomError("bid", "must be a decimal number")
-    # before anything remembers it: a text may be as long as a body
+        raise PydanticCustomError("bid", _NO_NUMBER)
     if isinstance(value, str) and not _BID_TEXT.fullmatch(value):
         raise PydanticCustomError("bid", f"{_BID_RANGE}; as text, written like 12.5")
-    return _exact_micros(value)
-
-
-@lru_cache(maxsize=16_384)
-def _exact_micros(value: int | float | str) -> int:
-    """Many bids are the same few amounts."""
     try:
         micros = to_micros(Decimal(str(value)))
     except (InvalidOperation, ValueError) as wrong:

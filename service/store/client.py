@@ -8,14 +8,12 @@ and connections that turn out to lead elsewhere are closed. (redis-py's own Redi
 each command of a transaction from a thread and an event loop of its own.)
 """
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import hiredis
 from redis.asyncio import ConnectionPool, Redis, Sentinel
-from redis.asyncio.client import Pipeline
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.connection import Connection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
@@ -24,6 +22,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MovedError, RedisClusterException, RedisError
 
+from service.store.direct import DirectRedis, exchanging
 from service.store_url import StoreKind, StoreUrl, StoreUrlError
 
 MAX_COMMANDS = 128
@@ -46,10 +45,11 @@ async def open_client(url: StoreUrl, timeout_s: float, key: str) -> AsyncGenerat
         try:
             options = _options(url, timeout_s)
             pool = _pool(url, options, timeout_s, key, stack)
+            pool.connection_class = exchanging(pool.connection_class)
             pool.make_connection()  # not kept: options are checked when one is made
         except (TypeError, ValueError, RedisError) as wrong:
             raise StoreUrlError(f"an option of the store's address is wrong: {wrong}") from wrong
-        redis = _DirectRedis.from_pool(pool)
+        redis = DirectRedis.from_pool(pool)
         stack.push_async_callback(redis.aclose)
         yield redis
 
@@ -71,78 +71,6 @@ def _options(url: StoreUrl, timeout_s: float) -> Options:
         if name in options and not Path(options[name]).is_file():
             raise ValueError(f"{name} {options[name]} is not a file")
     return options
-
-
-class _DirectRedis(Redis):
-    """A client that goes straight to its connections.
-
-    redis-py's own looks after retries, listeners and telemetry at each command, which nobody here
-    asks for, and writes commands in Python; together that takes this process three times as long
-    as the connection does.
-    """
-
-    async def execute_command(self, *args: Any, **options: Any) -> Any:
-        (reply,) = await _replies(self.connection_pool, [args])
-        return _read(reply, self.response_callbacks.get(args[0]), options)
-
-    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
-        return _DirectPipeline(
-            self.connection_pool, self.response_callbacks, transaction, shard_hint
-        )
-
-
-class _DirectPipeline(Pipeline):
-    """Commands that travel together, in a transaction where that is asked; none is watched."""
-
-    async def execute(self, raise_on_error: bool = True) -> list[Any]:
-        stack, self.command_stack = self.command_stack, []
-        if not stack:
-            return []
-        commands = [args for args, _ in stack]
-        if self.is_transaction:
-            replies = (await _replies(self.connection_pool, [_MULTI, *commands, _EXEC]))[-1]
-        else:
-            replies = await _replies(self.connection_pool, commands)
-        for reply in replies:
-            if isinstance(reply, RedisError):
-                raise reply
-        callbacks = self.response_callbacks
-        return [
-            _read(reply, callbacks.get(args[0]), options)
-            for reply, (args, options) in zip(replies, stack, strict=True)
-        ]
-
-
-_MULTI, _EXEC = ("MULTI",), ("EXEC",)
-
-
-async def _replies(pool: ConnectionPool, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """What the server says to `commands`, in their order. Raises RedisError at the first refusal;
-    one inside of a transaction is among the replies."""
-    packed = b"".join([_packed(command) for command in commands])
-    connection = pool.get_available_connection()
-    try:
-        await pool.ensure_connection(connection)
-        await connection.send_packed_command(packed)
-        return [await connection.read_response() for _ in commands]
-    except BaseException:  # there may be replies to come, which the next must not take for its own
-        await connection.disconnect(nowait=True)
-        raise
-    finally:
-        await pool.release(connection)
-
-
-def _packed(command: tuple[Any, ...]) -> bytes:
-    name, *arguments = command
-    packed: bytes = hiredis.pack_command((*name.split(), *arguments))  # as in CONFIG GET
-    return packed
-
-
-def _read(reply: Any, callback: Callable[..., Any] | None, options: Mapping[str, Any]) -> Any:
-    """`reply` as the client's method for the command gives it."""
-    if callback is None:
-        return reply
-    return callback(reply, **{name: given for name, given in options.items() if name != "keys"})
 
 
 def _no_retry() -> Retry:

@@ -100,7 +100,9 @@ class _Exchanging(AbstractConnection):
     async def _read_response_from_parser(self, *args: Any, **options: Any) -> Any:
         """A refusal goes the way of redis-py's responses: each kind of connection has its own."""
         refusal, self._refusal = self._refusal, None
-        return refusal or await super()._read_response_from_parser(*args, **options)
+        if refusal is not None:
+            raise refusal
+        return await super()._read_response_from_parser(*args, **options)
 
 
 class _Wire(asyncio.Protocol):

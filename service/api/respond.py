@@ -1,6 +1,5 @@
 """`POST /respond`: a question and candidate ads in, an answer with its ads and charges out."""
 
-import json
 import re
 import uuid
 from collections.abc import AsyncGenerator
@@ -10,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Header, Request
 from fastapi.routing import APIRoute
+from pydantic_core import to_json
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -39,6 +39,7 @@ from service.errors import (
 )
 from service.respond import respond
 from service.services import Services
+from service.store.idempotency import Claim
 
 T = TypeVar("T")
 Part = TextPart | AdPart | RespondResponse
@@ -135,13 +136,13 @@ def router() -> APIRouter:
                 request.scope["state"]["body"],
                 ask.deadline_at,
             )
-            if isinstance(claim, RespondResponse):
-                return _replay(claim, body.stream)
             if claim is None:
                 parts = answer_parts(ask, services, link, can_charge=False)
-            else:
+            elif isinstance(claim, Claim):
                 fulfilment = Fulfilment(services.idempotency, claim, link)
                 parts = answer_parts(ask, services, link, fulfilment)
+            else:
+                return _replay(claim, body.stream)
         if not body.stream:
             return await _whole(parts)
         first = await anext(parts)
@@ -222,14 +223,13 @@ async def _whole(parts: AsyncGenerator[Part]) -> Response:
     async with aclosing(parts):
         async for part in parts:
             last = part
-    assert isinstance(last, RespondResponse)
-    return Response(last.model_dump_json(), media_type="application/json")
+    return Response(to_json(last), media_type="application/json")
 
 
 def _replay(response: RespondResponse, is_stream: bool) -> Response:
     headers = {"Idempotency-Replayed": "true"}
     if not is_stream:
-        return Response(response.model_dump_json(), headers=headers, media_type="application/json")
+        return Response(to_json(response), headers=headers, media_type="application/json")
     body = b"".join(replayed(response))
     return Response(body, headers=headers, media_type="text/event-stream")
 
@@ -267,5 +267,5 @@ class EventStream(Response):
                 async for part in self.parts:
                     await write(as_event(part, self.link))
             except ProblemError as problem:
-                await write(error_event(json.dumps(problem_body(problem, self.request_id))))
+                await write(error_event(problem_body(problem, self.request_id)))
             await write(b"", more_body=False)

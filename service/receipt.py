@@ -94,7 +94,7 @@ def sign_receipt(receipt: Json, key: SigningKey) -> bytes:
     """`{"receipt": …, "signature": …}` as UTF-8 JSON: what is kept and handed out."""
     content = _canonical(receipt)
     value = key.mac(_PURPOSE, content.encode()).hex()
-    signature = _canonical({"algorithm": ALGORITHM, "key_id": key.key_id, "value": value})
+    signature = f'{{"algorithm":"{ALGORITHM}","key_id":"{key.key_id}","value":"{value}"}}'
     return f'{{"receipt":{content},"signature":{signature}}}'.encode()
 
 
@@ -171,8 +171,7 @@ def _insertion(position: int, part: AdPart) -> Json:
     }
 
 
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 def _hash(kind: str, text: str, secret: bytes) -> str:

@@ -1,7 +1,7 @@
 """`POST /respond`: a question and candidate ads in, an answer with its ads and charges out."""
 
 import re
-import uuid
+import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -167,7 +167,7 @@ def as_ask(body: RespondRequest, services: Services, state: dict[str, Any]) -> A
     profile = body.user_profile
     deadline_ms = _first(body.deadline_ms, limits.deadline_ms)
     return Ask(
-        response_id=f"resp_{uuid.uuid4().hex}",
+        response_id=f"resp_{secrets.token_hex(16)}",
         query=body.query,
         bids=tuple([Bid(c.ad_id, c.bid, c.pctr) for c in body.candidates]),
         conversation=tuple(Turn(turn.role, turn.content) for turn in body.conversation),

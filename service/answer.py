@@ -64,6 +64,8 @@ class Offers:
 
     def keep(self, kept: Sequence[EligibleAd]) -> "Offers":
         """These offers with only `kept` before the model; the others had no room."""
+        if len(kept) == len(self.eligible):
+            return replace(self, eligible=tuple(kept))
         ids = {offer.ad.ad_id for offer in kept}
         dropped = tuple(
             Excluded(offer.ad.ad_id, Exclusion.NO_ROOM)

@@ -162,7 +162,7 @@ def decide(
 
     records: the known ads by id. floor_micros: the lowest bid that the deployment takes.
     """
-    standing = _standing(bids)
+    standing = standing_bids(bids)
     words = _fold(query)
     eligible: list[EligibleAd] = []
     excluded: list[Excluded] = []
@@ -185,15 +185,7 @@ def decide(
     return [e for e in eligible if e.ad.ad_id not in ambiguous], excluded
 
 
-def _covers(budget: Budget, total_micros: int, today_micros: int, price_micros: int) -> bool:
-    """Whether `budget` has `price_micros` left, after so much was taken from it."""
-    total, daily = budget.total_micros, budget.daily_micros
-    return (total is None or total_micros + price_micros <= total) and (
-        daily is None or today_micros + price_micros <= daily
-    )
-
-
-def _standing(bids: Sequence[Bid]) -> dict[str, int]:
+def standing_bids(bids: Sequence[Bid]) -> dict[str, int]:
     """The position of each ad's standing bid: its highest, of equals the first."""
     standing = {bid.ad_id: position for position, bid in enumerate(bids)}
     if len(standing) == len(bids):
@@ -204,6 +196,14 @@ def _standing(bids: Sequence[Bid]) -> dict[str, int]:
         if held is None or bid.bid_micros > bids[held].bid_micros:
             standing[bid.ad_id] = position
     return standing
+
+
+def _covers(budget: Budget, total_micros: int, today_micros: int, price_micros: int) -> bool:
+    """Whether `budget` has `price_micros` left, after so much was taken from it."""
+    total, daily = budget.total_micros, budget.daily_micros
+    return (total is None or total_micros + price_micros <= total) and (
+        daily is None or today_micros + price_micros <= daily
+    )
 
 
 def _objection(

@@ -88,24 +88,21 @@ class Catalog(Records[Ad]):
             return {}
         unique = list(dict.fromkeys(ad_ids))
         read_before = [held[1] for held in map(self._decoded.get, unique) if held is not None]
-        asked = _payer_ids(read_before)
+        asked = {ad.advertiser_id for ad in read_before}
         raws, totals, todays, *rest = await self._columns(unique, asked, day, viewer)
-        shown = [] if viewer is None else rest.pop()
+        counts = Counter(
+            member.partition(b"\x1f")[0].decode() for member in (rest.pop() if viewer else ())
+        )
         payers = self._advertisers(asked, *rest) if asked else {}
-        ads = [
-            None if raw is None else self._read(ad_id, raw)
-            for ad_id, raw in zip(unique, raws, strict=True)
-        ]
-        if missing := _payer_ids(ad for ad in ads if ad is not None) - asked:
+        ads = self._read_all(unique, raws)
+        if missing := {ad.advertiser_id for ad in ads if ad is not None} - asked:
             payers |= self._advertisers(missing, *await self._columns((), missing, day))
-        counts = Counter(member.partition(b"\x1f")[0].decode() for member in shown)
-        records = {}
-        for ad, total, today in zip(ads, totals, todays, strict=True):
+        return {
+            ad.ad_id: AdRecord(ad, int(total or 0), int(today or 0), payer, counts.get(ad.ad_id, 0))
+            for ad, total, today in zip(ads, totals, todays, strict=True)
             # without a readable payer there is no telling what it may spend
-            if ad is not None and (payer := payers.get(ad.advertiser_id)) is not None:
-                count = counts[ad.ad_id] if counts else 0
-                records[ad.ad_id] = AdRecord(ad, int(total or 0), int(today or 0), payer, count)
-        return records
+            if ad is not None and (payer := payers.get(ad.advertiser_id)) is not None
+        }
 
     async def list(self, cursor: str | None, limit: int) -> Page:
         """Up to `limit` ads with ids after `cursor`."""
@@ -178,7 +175,3 @@ class Catalog(Records[Ad]):
                 continue
             found[advertiser_id] = AdvertiserRecord(advertiser, int(total or 0), int(today or 0))
         return found
-
-
-def _payer_ids(ads: Iterable[Ad]) -> set[str]:
-    return {ad.advertiser_id for ad in ads}

@@ -7,13 +7,14 @@ ways to a server, and what they make of a refusal.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import hiredis
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.client import Pipeline
 from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
@@ -21,13 +22,27 @@ _MULTI, _EXEC = ("MULTI",), ("EXEC",)
 _MORE = object()
 
 
-def exchanging(connection: type[AbstractConnection]) -> type[AbstractConnection]:
-    """The same kind of connection, with `exchange`."""
-    return type(connection.__name__, (_Exchanging, connection), {})
+class DirectPool(ConnectionPool):
+    """Part of a pool: its connections have `exchange`, and come back without ceremony."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        kind = self.connection_class
+        self.connection_class = type(kind.__name__, (_Exchanging, kind), {})
+
+    def put_back(self, connection: AbstractConnection) -> None:
+        self._in_use_connections.remove(connection)
+        self._available_connections.append(connection)
+
+
+class DirectSentinelPool(DirectPool, SentinelConnectionPool):
+    """The same for what Sentinels name."""
 
 
 class DirectRedis(Redis):
-    """A client whose pool makes connections that are `exchanging`."""
+    """A client of a `DirectPool`."""
+
+    connection_pool: DirectPool
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         (reply,) = await _replies(self.connection_pool, [args])
@@ -41,6 +56,8 @@ class DirectRedis(Redis):
 
 class _DirectPipeline(Pipeline):
     """Commands that travel together, in a transaction where that is asked; none is watched."""
+
+    connection_pool: DirectPool
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
         stack, self.command_stack = self.command_stack, []
@@ -61,20 +78,21 @@ class _DirectPipeline(Pipeline):
         ]
 
 
-async def _replies(pool: ConnectionPool, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+async def _replies(pool: DirectPool, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
     """What the server says to `commands`, in their order. Raises RedisError at the first refusal;
     one inside of a transaction is among the replies."""
     packed = b"".join([_packed(command) for command in commands])
     connection = pool.get_available_connection()
     try:
-        await pool.ensure_connection(connection)
-        replies: list[Any] = await connection.exchange(packed, len(commands))
+        replies: list[Any] = await connection.exchange(
+            packed, len(commands), pool.ensure_connection
+        )
         return replies
     except BaseException:  # there may be replies to come, which the next must not take for its own
         await connection.disconnect(nowait=True)
         raise
     finally:
-        await pool.release(connection)
+        pool.put_back(connection)
 
 
 class _Exchanging(AbstractConnection):
@@ -84,11 +102,17 @@ class _Exchanging(AbstractConnection):
     _wire: "_Wire | None" = None
     _refusal: RedisError | None = None
 
-    async def exchange(self, packed: bytes, count: int) -> list[Any]:
+    async def exchange(
+        self,
+        packed: bytes,
+        count: int,
+        connect: Callable[[AbstractConnection], Awaitable[None]],
+    ) -> list[Any]:
         """The `count` replies to the commands in `packed`. Raises RedisError at a refusal."""
-        assert self._writer is not None
         wire = self._wire
-        if wire is None or wire.transport is not self._writer.transport:
+        if wire is None or wire.is_lost or self._writer is None:
+            await connect(self)
+            assert self._writer is not None
             wire = self._wire = _Wire(self._writer.transport, self._parser.parse_error)
         replies = await wire.exchange(packed, count)
         for reply in replies:
@@ -109,7 +133,8 @@ class _Wire(asyncio.Protocol):
     """Takes what a connection receives, once it is made; all else goes on to its own protocol."""
 
     def __init__(self, transport: Any, as_error: Callable[[str], Exception]) -> None:
-        self.transport = transport
+        self.is_lost = False
+        self._transport = transport
         self._protocol = transport.get_protocol()
         self._reader = hiredis.Reader(replyError=as_error, notEnoughData=_MORE)
         self._replies: list[Any] = []
@@ -122,7 +147,7 @@ class _Wire(asyncio.Protocol):
             raise RedisConnectionError("the server said more than it was asked")
         self._replies, self._awaited = [], count
         self._done = asyncio.get_running_loop().create_future()
-        self.transport.write(packed)
+        self._transport.write(packed)
         return await self._done
 
     def data_received(self, data: bytes) -> None:
@@ -142,6 +167,7 @@ class _Wire(asyncio.Protocol):
         self._protocol.connection_lost(error)
 
     def _lose(self) -> None:
+        self.is_lost = True
         if self._done is not None and not self._done.done():
             self._done.set_exception(RedisConnectionError("the server closed the connection"))
 

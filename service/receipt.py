@@ -163,7 +163,7 @@ def _insertion(position: int, part: AdPart) -> Json:
     }
 
 
-_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), check_circular=False).encode
 
 
 def _hash(kind: str, text: str, secret: bytes) -> str:

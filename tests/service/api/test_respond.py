@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 from scripted import ScriptedEngine, scripted_services
 
@@ -188,6 +189,71 @@ class TestRendering:
         assert len(body["ads"]) == 1
         assert body["faults"][0]["kind"] == "duplicate"
         assert body["segments"][-1] == {"type": "text", "text": f" and {TITLE}"}
+
+
+JSON = "application/json"
+CANDIDATE = '{"query": "Which boots?", "candidates": [{"ad_id": "Ad-1", "bid": %s}]}'
+
+
+class TestShortcut:
+    """A request that is not plainly valid goes FastAPI's way, and no request ends otherwise for
+    the way that it took."""
+
+    @pytest.mark.parametrize(
+        ("body", "headers"),
+        [
+            ('{"query": "Which boots?"}', {"content-type": JSON}),
+            ('{"query": "Which boots?"}', {"content-type": f"{JSON}; charset=utf-8"}),
+            ('{"query": "Which boots?"}', {"content-type": "application/vnd.api+json"}),
+            ('{"query": "Which boots?"}', {"content-type": "text/plain"}),
+            ('{"query": "Which boots?"}', {}),
+            ('{"query": "Which boots?"}', {"content-type": JSON, "idempotency-key": ""}),
+            ('{"query": "Which boots?"}', {"content-type": JSON, "idempotency-key": "a b"}),
+            ('{"query": "Which boots?"}', {"content-type": JSON, "idempotency-key": "k" * 256}),
+            ('{"query": "one", "query": "Which boots?"}', {"content-type": JSON}),
+            ('{"query": "Which boots?", "unknown": 1}', {"content-type": JSON}),
+            ('{"query": "Which boots?", "temperature": 1}', {"content-type": JSON}),
+            ('{"query": "Which boots?", "max_ads": 1.0}', {"content-type": JSON}),
+            ('{"query": "Which boots?", "temperature": NaN}', {"content-type": JSON}),
+            ('{"query": "Which \\ud800 boots?"}', {"content-type": JSON}),
+            ('{"query": "Which boots?"', {"content-type": JSON}),
+            ("[" * 10_000, {"content-type": JSON}),
+            ("", {"content-type": JSON}),
+            ('\ufeff{"query": "Which boots?"}', {"content-type": JSON}),
+            ('{"query": "Which boots?"}'.encode("utf-16"), {"content-type": JSON}),
+            (b'{"query": "\xff"}', {"content-type": JSON}),
+            *(
+                (CANDIDATE % bid, {"content-type": JSON})
+                for bid in ("true", "null", "[]", "{}", "NaN", "-1", "1e400", '"1,5"', "9" * 5_000)
+            ),
+        ],
+    )
+    async def test_tells_the_same(
+        self,
+        serving: Callable[..., Services],
+        monkeypatch: pytest.MonkeyPatch,
+        body: str | bytes,
+        headers: dict[str, str],
+    ) -> None:
+        async with client(serving("Fine.")) as http:
+            straight = await http.post("/respond", content=body, headers=headers)
+            monkeypatch.setattr(respond, "_plain_key", lambda _: int("never plain"))
+            around = await http.post("/respond", content=body, headers=headers)
+        assert straight.status_code == around.status_code
+        if straight.is_success:
+            assert straight.json()["answer"] == around.json()["answer"] == "Fine."
+        else:
+            told, told_around = straight.json(), around.json()
+            assert told.pop("request_id") != told_around.pop("request_id")
+            assert told == told_around
+
+    async def test_a_plain_request_takes_it(
+        self, serving: Callable[..., Services], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with client(serving("Fine.")) as http:
+            monkeypatch.setattr(APIRoute, "handle", None)
+            headers = {"Idempotency-Key": "taken"}
+            assert (await http.post("/respond", json=ASK, headers=headers)).is_success
 
 
 class TestStream:

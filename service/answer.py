@@ -11,6 +11,7 @@ from models.contract.prompt import Profile, Turn
 from models.engine.interface import Chunk, ModelIdentity, Usage
 from service.auction.charge import Charge
 from service.auction.eligibility import Bid, EligibleAd, Excluded, Exclusion
+from service.metrics import STAGES
 
 DISCLOSURE = "Sponsored"
 """Stands beside every ad, one by one, as the FTC's guide on native advertising asks."""
@@ -63,6 +64,8 @@ class Offers:
 
     def keep(self, kept: Sequence[EligibleAd]) -> "Offers":
         """These offers with only `kept` before the model; the others had no room."""
+        if len(kept) == len(self.eligible):
+            return replace(self, eligible=tuple(kept))
         ids = {offer.ad.ad_id for offer in kept}
         dropped = tuple(
             Excluded(offer.ad.ad_id, Exclusion.NO_ROOM)
@@ -103,9 +106,7 @@ class Stages:
     def __init__(self, received_at: float) -> None:
         self.received_at = received_at
         self.ttft_s: float | None = None
-        self.seconds = dict.fromkeys(
-            ("eligible", "prompt", "queue", "prefill", "decode", "insertions", "record"), 0.0
-        )
+        self.seconds = dict.fromkeys(STAGES, 0.0)
 
     def timed(self, stage: str) -> "_Timed":
         """A block whose time is added to `stage`."""
@@ -163,7 +164,9 @@ class Answer:
     finish_reason: FinishReason
     stages: Stages
     trace_headers: Mapping[str, str]
+    ads: tuple[AdPart, ...] = field(init=False)
+    """Those of `parts`."""
 
-    @property
-    def ads(self) -> tuple[AdPart, ...]:
-        return tuple(part for part in self.parts if isinstance(part, AdPart))
+    def __post_init__(self) -> None:
+        ads = tuple([part for part in self.parts if isinstance(part, AdPart)])
+        object.__setattr__(self, "ads", ads)

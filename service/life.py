@@ -4,7 +4,7 @@ of state that changes after start."""
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,13 +31,24 @@ class Life:
             self.is_engine_dead = True
             self.on_death()
 
-    def begin(self, answer: Awaitable[None]) -> asyncio.Task[None]:
-        """Run `answer` as a task that `end` cancels."""
-        return _kept(answer, self._answers)
+    @contextlib.contextmanager
+    def answering(self) -> Iterator[asyncio.Task[Any]]:
+        """A block in which the current task, which is yielded, makes an answer: `end` cancels it,
+        and waits for it."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._answers.add(task)
+        try:
+            yield task
+        finally:
+            self._answers.discard(task)
 
     async def complete(self, record: Awaitable[None]) -> None:
         """Run `record`, on to its end when whoever awaits this is cancelled; `end` waits for it."""
-        await asyncio.shield(_kept(record, self._records))
+        task = asyncio.ensure_future(record)
+        self._records.add(task)
+        task.add_done_callback(self._records.discard)
+        await asyncio.shield(task)
 
     async def end(self, within_s: float) -> None:
         """Cancel the answers in the making, and wait for what they leave behind to be recorded."""
@@ -49,10 +60,3 @@ class Life:
                     await asyncio.wait(unfinished)
         if self._records:
             log.error("%d answers were shown and could not be recorded", len(self._records))
-
-
-def _kept(work: Awaitable[None], tasks: set[asyncio.Task[Any]]) -> asyncio.Task[None]:
-    task = asyncio.ensure_future(work)
-    tasks.add(task)
-    task.add_done_callback(tasks.discard)
-    return task

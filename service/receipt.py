@@ -12,11 +12,11 @@ deployment says so. Pure, but for its size: no clock, no store.
 import hashlib
 import hmac
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from service.answer import AdPart, Answer, Ask
-from service.auction.eligibility import Exclusion
+from service.auction.eligibility import Exclusion, standing_bids
 from service.auction.signing_key import SigningKey, SigningKeys
 
 VERSION: Final = 1
@@ -61,7 +61,7 @@ def build_receipt(ask: Ask, answer: Answer, caller: str, secret: bytes, with_tex
         "conversation_hash": text_hash(_canonical(conversation), secret) if conversation else None,
         "profile_hash": text_hash(_canonical(profile), secret) if profile else None,
         "answer_hash": text_hash(answer.text, secret),
-        "candidates": list(_candidates(ask, answer)),
+        "candidates": _candidates(ask, answer),
         "ads_unavailable": answer.offers.is_unavailable,
         "contract": answer.contract,
         "model": {"name": answer.model.name, "revision": answer.model.revision},
@@ -94,7 +94,7 @@ def sign_receipt(receipt: Json, key: SigningKey) -> bytes:
     """`{"receipt": …, "signature": …}` as UTF-8 JSON: what is kept and handed out."""
     content = _canonical(receipt)
     value = key.mac(_PURPOSE, content.encode()).hex()
-    signature = _canonical({"algorithm": ALGORITHM, "key_id": key.key_id, "value": value})
+    signature = f'{{"algorithm":"{ALGORITHM}","key_id":"{key.key_id}","value":"{value}"}}'
     return f'{{"receipt":{content},"signature":{signature}}}'.encode()
 
 
@@ -118,9 +118,9 @@ def is_same_hash(expected: str, given: str) -> bool:
     return hmac.compare_digest(expected.encode(), given.encode(errors="replace"))
 
 
-def _candidates(ask: Ask, answer: Answer) -> Iterator[Json]:
+def _candidates(ask: Ask, answer: Answer) -> list[Json]:
     """Every bid in the order given, with its place in the prompt (from 1) or why it has none."""
-    offers = answer.offers
+    offers, standing = answer.offers, standing_bids(ask.bids)
     places = {offer.ad.ad_id: place for place, offer in enumerate(offers.eligible, 1)}
     reasons: dict[str, str] = {
         excluded.ad_id: excluded.reason
@@ -128,27 +128,19 @@ def _candidates(ask: Ask, answer: Answer) -> Iterator[Json]:
         if excluded.reason is not Exclusion.DUPLICATE
     }
     otherwise = _UNAVAILABLE if offers.is_unavailable else _NOT_CONSIDERED
-    highest: dict[str, int] = {}
-    for bid in ask.bids:
-        ad_id, bid_micros = bid.ad_id, bid.bid_micros
-        if bid_micros > highest.get(ad_id, 0):
-            highest[ad_id] = bid_micros
-    for bid in ask.bids:
-        ad_id, bid_micros = bid.ad_id, bid.bid_micros
+    entries = []
+    for position, (ad_id, bid_micros, pctr) in enumerate(ask.bids):
         entry: Json = {"ad_id": ad_id, "bid_micros": bid_micros}
-        if bid.pctr is not None:
-            entry["pctr"] = str(bid.pctr)
-        # the highest bid stands, of equals the first: any other is a duplicate
-        if highest.get(ad_id) != bid_micros:
+        if pctr is not None:
+            entry["pctr"] = str(pctr)
+        if standing[ad_id] != position:
             entry["excluded"] = Exclusion.DUPLICATE
+        elif ad_id in places:
+            entry["place"] = places[ad_id]
         else:
-            del highest[ad_id]
-            place = places.get(ad_id)
-            if place is None:
-                entry["excluded"] = reasons.get(ad_id, otherwise)
-            else:
-                entry["place"] = place
-        yield entry
+            entry["excluded"] = reasons.get(ad_id, otherwise)
+        entries.append(entry)
+    return entries
 
 
 def _insertion(position: int, part: AdPart) -> Json:
@@ -171,8 +163,7 @@ def _insertion(position: int, part: AdPart) -> Json:
     }
 
 
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), check_circular=False).encode
 
 
 def _hash(kind: str, text: str, secret: bytes) -> str:

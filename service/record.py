@@ -14,7 +14,7 @@ from service import tracing
 from service.answer import Answer, Ask
 from service.click import known_for_s
 from service.metrics import Metrics
-from service.receipt import build_receipt, pseudonym, sign_receipt
+from service.receipt import build_receipt, sign_receipt
 from service.services import Services
 from service.store.connection import StoreUnavailable
 from service.store.counters import Served
@@ -38,7 +38,7 @@ async def _keep(ask: Ask, answer: Answer, services: Services) -> None:
     receipt = build_receipt(
         ask, answer, ask.caller, services.secret, services.settings.receipts.with_text
     )
-    user = None if ask.user_id is None else pseudonym(ask.user_id, services.secret)
+    user: str | None = receipt["user"]
     try:
         given = await services.receipts.save(
             answer.response_id,
@@ -110,7 +110,7 @@ def _measure(answer: Answer, services: Services) -> None:
     metrics, stages = services.metrics, answer.stages
     metrics.respond_seconds.labels(answer.finish_reason).observe(stages.total_s)
     for stage, seconds in stages.seconds.items():
-        metrics.stage_seconds.labels(stage).observe(seconds)
+        metrics.of_stage[stage].observe(seconds)
     if stages.ttft_s is not None:
         metrics.ttft_seconds.observe(stages.ttft_s)
     if answer.usage.completion_tokens > 1:
@@ -124,6 +124,6 @@ def _measure(answer: Answer, services: Services) -> None:
         metrics.excluded.labels(excluded.reason).inc()
     for fault in answer.faults:
         metrics.faults.labels(fault.kind).inc()
-    metrics.tokens.labels("prompt").inc(answer.usage.prompt_tokens)
-    metrics.tokens.labels("cached").inc(answer.usage.cached_tokens)
-    metrics.tokens.labels("completion").inc(answer.usage.completion_tokens)
+    metrics.of_tokens["prompt"].inc(answer.usage.prompt_tokens)
+    metrics.of_tokens["cached"].inc(answer.usage.cached_tokens)
+    metrics.of_tokens["completion"].inc(answer.usage.completion_tokens)

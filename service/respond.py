@@ -89,7 +89,7 @@ async def _leave_behind(
 
 
 async def find_eligible(ask: Ask, services: Services, stages: Stages, can_charge: bool) -> Offers:
-    """Which candidates may stand in the answer: one round trip to the ad store.
+    """Which candidates may stand in the answer: mostly one round trip to the ad store.
 
     With the store away, or where nothing can be charged, there are none, and the answer is written
     without ads.
@@ -223,14 +223,17 @@ def _generation(ask: Ask, prompt: Prompt, writing: Writing) -> Generation:
 
 
 def _prompt(ask: Ask, offers: Sequence[EligibleAd], services: Services) -> Prompt:
-    candidates = [_candidate(offer) for offer in offers]
+    candidates = [
+        Candidate(ad.ad_id, ad.title, ad.category, ad.description, _units(bid_micros))
+        for ad, bid_micros, _ in offers
+    ]
     layout = services.settings.generation.layout
     return build_prompt(layout, candidates, ask.query, ask.conversation, ask.profile)
 
 
 def _listed(ask: Ask, offers: Sequence[EligibleAd], services: Services) -> list[EligibleAd]:
     """`offers` in the order that the prompt lists them in."""
-    ids, bids = [o.ad.ad_id for o in offers], [_units(o.bid_micros) for o in offers]
+    ids, bids = [o.ad.ad_id for o in offers], [o.bid_micros / 1e6 for o in offers]
     salt = services.order_salt(ask.now.date())
     layout = services.settings.generation.layout
     return [offers[i] for i in listing_order(layout, ids, bids, salt, _pctrs(offers))]
@@ -240,11 +243,6 @@ def _pctrs(offers: Sequence[EligibleAd]) -> list[float] | None:
     """One for each offer, where the caller has given them."""
     given = [offer.pctr for offer in offers if offer.pctr is not None]
     return given if len(given) == len(offers) else None
-
-
-def _candidate(offer: EligibleAd) -> Candidate:
-    ad = offer.ad
-    return Candidate(ad.ad_id, ad.title, ad.category, ad.description, _units(offer.bid_micros))
 
 
 @lru_cache(maxsize=16_384)

@@ -30,7 +30,9 @@ from service.store_url import StoreUrlError
 from service.tracing import TracingError
 
 log = logging.getLogger(__name__)
-_OBJECTS_UNTIL_COLLECTION = 10_000
+_OBJECTS_UNTIL_COLLECTION = 50_000
+"""As many as the answers in the making hold at 16 times 100 candidates; none of them is in a cycle,
+so that there is nothing to collect."""
 EXIT_ENGINE_DIED = 70
 """sysexits' EX_SOFTWARE: a supervisor restarts the process."""
 

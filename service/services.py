@@ -2,9 +2,10 @@
 
 import hashlib
 import hmac
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -57,7 +58,8 @@ class Services:
 
     def is_held_out(self, user_id: str | None) -> bool:
         """Whether this user gets answers without ads, for comparison."""
-        return is_held_out(user_id, self.settings.auction.holdout_share, self._derived("holdout"))
+        share = self.settings.auction.holdout_share
+        return share > 0 and is_held_out(user_id, share, self._derived("holdout"))
 
     def local_time(self, now: datetime) -> datetime:
         """`now` in the time zone whose days budgets and reports count."""
@@ -87,8 +89,15 @@ class Services:
     def _zone(self) -> ZoneInfo:
         return ZoneInfo(self.settings.auction.timezone)
 
-    def _derived(self, purpose: str) -> bytes:
-        return hmac.digest(self.secret, purpose.encode(), hashlib.sha256)
+    @cached_property
+    def _derived(self) -> Callable[[str], bytes]:
+        """A secret of its own for each purpose; they are few at a time."""
+
+        @lru_cache(maxsize=8)
+        def derived(purpose: str) -> bytes:
+            return hmac.digest(self.secret, purpose.encode(), hashlib.sha256)
+
+        return derived
 
 
 def open_stores(store: Store, settings: Settings) -> dict[str, Any]:

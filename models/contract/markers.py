@@ -57,20 +57,19 @@ class MarkedAd:
         object.__setattr__(self, "marker", f"@{self.title}@[{self.ad_id}]")
 
 
-def ambiguous_titles(ads: Iterable[MarkedAd]) -> set[str]:
+def ambiguous_titles(ads: Sequence[MarkedAd]) -> set[str]:
     """Return the ids of those `ads` whose markers might be read as the end of another's.
 
     After `a@b`, is `@[Ad-1] c@[Ad-2]` the marker of an ad titled `[Ad-1] c`, or does `@b@[Ad-1]`
     end there? Such ads must not be eligible; the reader and the grammar agree on all others.
     """
-    titles = {ad.ad_id: ad.title for ad in ads}
-    # Few titles begin like a tail: the rest are told at a look.
-    suspects = ((ad_id, title) for ad_id, title in titles.items() if title.startswith("["))
-    tails = ((ad_id, _TAIL.match("@" + title)) for ad_id, title in suspects)
+    suspects = [ad for ad in ads if ad.title.startswith("[")]
+    if not suspects:
+        return set()
+    ids = {ad.ad_id for ad in ads}
+    tails = ((ad.ad_id, _TAIL.match("@" + ad.title)) for ad in suspects)
     return {
-        ad_id
-        for ad_id, tail in tails
-        if tail and tail[2] and tail[1] != ad_id and tail[1] in titles
+        ad_id for ad_id, tail in tails if tail and tail[2] and tail[1] != ad_id and tail[1] in ids
     }
 
 

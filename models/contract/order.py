@@ -32,7 +32,7 @@ SHARPNESS: Final = 8.0
 def listing_order(
     layout: Layout,
     ad_ids: Sequence[str],
-    bids: Sequence[Decimal],
+    bids: Sequence[Decimal | float],
     salt: bytes,
     pctrs: Sequence[float] | None = None,
 ) -> list[int]:
@@ -44,17 +44,15 @@ def listing_order(
     """
     if layout is Layout.SPLIT:
         return sorted(range(len(ad_ids)), key=lambda i: _gumbel(ad_ids[i], salt))
-    scores = [_log_bid(bid) + _gumbel(ad_id, salt) for ad_id, bid in zip(ad_ids, bids, strict=True)]
+    scores = [
+        -SHARPNESS * math.log(bid) - _gumbel(ad_id, salt)
+        for ad_id, bid in zip(ad_ids, bids, strict=True)
+    ]
     if pctrs is not None:
         scores = [
-            score + SHARPNESS * math.log(pctr) for score, pctr in zip(scores, pctrs, strict=True)
+            score - SHARPNESS * math.log(pctr) for score, pctr in zip(scores, pctrs, strict=True)
         ]
-    return sorted(range(len(ad_ids)), key=lambda i: -scores[i])
-
-
-@lru_cache(maxsize=16_384)
-def _log_bid(bid: Decimal) -> float:
-    return SHARPNESS * math.log(bid)
+    return sorted(range(len(ad_ids)), key=scores.__getitem__)
 
 
 @lru_cache(maxsize=65_536)

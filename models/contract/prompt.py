@@ -16,12 +16,12 @@ punctuation and a number.
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from functools import lru_cache
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from models.contract.neutral import neutralise, neutralise_line
 from models.contract.titles import MAX_TITLE_CHARACTERS
@@ -44,8 +44,7 @@ class Layout(StrEnum):
     """In a block after all ads, so that a prefix cache serves a recurring list at any bids."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """An ad that the model may choose. bid: units of currency per click, over 0.
 
     The texts are valid fields of an ad: one line each, no `@[`, no chat-template tokens.
@@ -141,7 +140,7 @@ def build_prompt(
     """
     about = _profile_text(profile) if profile else ""
     if candidates:
-        system = tuple(_auction_pieces(layout, candidates, about))
+        system = _auction_pieces(layout, candidates, about)
     else:
         system = (Piece(f"{_WITHOUT_ADS}\n{about}".rstrip("\n"), recurs=not about),)
     return Prompt(
@@ -166,23 +165,22 @@ def bid_text(bid: Decimal) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def _auction_pieces(layout: Layout, candidates: Sequence[Candidate], about: str) -> Iterator[Piece]:
-    yield _BEFORE_CANDIDATES[layout]
+def _auction_pieces(
+    layout: Layout, candidates: Sequence[Candidate], about: str
+) -> tuple[Piece, ...]:
+    pieces = [_BEFORE_CANDIDATES[layout]]
     if layout is Layout.INLINE:
-        for ad in candidates:
-            yield _before_bid(ad.category, ad.description)
-            yield _bid(ad.bid)
-            yield _after_bid(ad.ad_id, ad.title)
+        for ad_id, title, category, description, bid in candidates:
+            pieces += _before_bid(category, description), _bid(bid), _after_bid(ad_id, title)
     else:
+        pieces += [_line(ad.ad_id, ad.title, ad.category, ad.description) for ad in candidates]
+        pieces.append(_BEFORE_BIDS)
         for ad in candidates:
-            yield _line(ad.ad_id, ad.title, ad.category, ad.description)
-        yield _BEFORE_BIDS
-        for ad in candidates:
-            yield _bidder(ad.ad_id)
-            yield _listed_bid(ad.bid)
+            pieces += _bidder(ad.ad_id), _listed_bid(ad.bid)
     if about:
-        yield Piece(about, recurs=False)
-    yield _REMINDER
+        pieces.append(Piece(about, recurs=False))
+    pieces.append(_REMINDER)
+    return tuple(pieces)
 
 
 @lru_cache(maxsize=16_384)

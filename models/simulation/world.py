@@ -68,7 +68,7 @@ class World:
         missing = {ad for ads in self.near.values() for ad in ads} - {ad.ad_id for ad in self.ads}
         if missing:
             raise ValueError(f"Ads near to queries that the world lacks: {sorted(missing)[:3]}")
-        if unclear := ambiguous_titles(ad.marked for ad in self.ads):
+        if unclear := ambiguous_titles([ad.marked for ad in self.ads]):
             raise ValueError(f"Markers of these ads could be misread: {sorted(unclear)[:3]}")
 
     @property

@@ -2,7 +2,7 @@
 
 import logging
 import re
-import uuid
+import secrets
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -49,7 +49,7 @@ class Access:
             return
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
-        request_id = given if _REQUEST_ID.match(given) else uuid.uuid4().hex
+        request_id = given if _REQUEST_ID.match(given) else secrets.token_hex(16)
         trace = tracing.begin(headers, None if scope["path"] in _UNTRACED else self.tracer)
         scope.setdefault("state", {}).update(request_id=request_id, trace_headers=trace.headers)
         logs.request_id.set(request_id)
@@ -98,6 +98,7 @@ def _route(scope: Scope) -> str:
 
     What was refused at the door had not come as far as its route.
     """
-    routes = (scope["route"],) if "route" in scope else scope["app"].routes
-    found = (route for route in routes if route.matches(scope)[0] is not Match.NONE)
+    if "route" in scope:
+        return str(scope["route"].path)
+    found = (route for route in scope["app"].routes if route.matches(scope)[0] is not Match.NONE)
     return getattr(next(found, None), "path", "unmatched")

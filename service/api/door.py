@@ -6,7 +6,6 @@ as soon as its client goes away, streaming or not. It knows nothing of what a re
 """
 
 import asyncio
-import contextlib
 from time import monotonic
 
 from starlette.datastructures import Headers
@@ -67,6 +66,7 @@ class Door:
                 await self.app(scope, _replay(body, receive), send)
                 return
             self._admit()
+            state["body"] = body
         except ClientGone:
             return
         except ProblemError as problem:
@@ -89,20 +89,18 @@ class Door:
     async def _read_body(self, scope: Scope, receive: Receive) -> bytes:
         is_import = scope["path"] == "/ads/import"
         limit = self.http.max_import_bytes if is_import else self.http.max_body_bytes
-        too_large = BodyTooLarge(f"At most {limit} bytes are allowed here")
         announced = Headers(scope=scope).get("content-length", "0")
-        if announced.isdigit() and int(announced) > limit:
-            raise too_large
+        size = int(announced) if announced.isdigit() else 0
         body = bytearray()
-        while True:
+        while size <= limit:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
             body += message.get("body", b"")
-            if len(body) > limit:
-                raise too_large
-            if not message.get("more_body", False):
+            size = len(body)
+            if size <= limit and not message.get("more_body", False):
                 return bytes(body)
+        raise BodyTooLarge(f"At most {limit} bytes are allowed here")
 
     def _admit(self) -> None:
         if self.life.is_draining:
@@ -125,26 +123,33 @@ class Door:
     async def _until_disconnect(
         self, scope: Scope, body: bytes, receive: Receive, send: Send
     ) -> None:
-        """Run the request; when its client goes away first, cancel it and wait until it has cleaned
-        up. The same when this itself is cancelled."""
-        is_complete = False
+        """Run the request; when its client goes away first, cancel it and return once it has
+        cleaned up."""
+        is_over = has_left = False
 
         async def watched_send(message: Message) -> None:
-            nonlocal is_complete
+            nonlocal is_over
             await send(message)
-            is_complete = message["type"] == "http.response.body" and not message.get("more_body")
+            is_over = message["type"] == "http.response.body" and not message.get("more_body")
+
+        def leave(_: asyncio.Task[Message]) -> None:
+            nonlocal has_left
+            if not is_over:
+                has_left = answering.cancel()
 
         gone = asyncio.ensure_future(_disconnect(receive))
-        replayed = _replay(body, lambda: asyncio.shield(gone))
-        work = self.life.begin(self.app(scope, replayed, watched_send))
-        work.add_done_callback(lambda _: gone.cancel())
         try:
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+            with self.life.answering() as answering:
+                gone.add_done_callback(leave)
+                await self.app(scope, _replay(body, lambda: asyncio.shield(gone)), watched_send)
+        except asyncio.CancelledError:
+            if not has_left or answering.cancelling() > 1:  # by others
+                raise
         finally:
-            if not work.done() and not is_complete:
-                work.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await work
+            is_over = True
+            gone.cancel()
+            if has_left:
+                answering.uncancel()
 
 
 async def _disconnect(receive: Receive) -> Message:

@@ -7,9 +7,12 @@ for nobody, and a retry would have its ads charged again.
 
 import asyncio
 import hashlib
+import json
 import logging
 from collections.abc import Awaitable
 from time import monotonic
+
+from pydantic_core import to_json
 
 from service.answer import Answer
 from service.api.render import ClickLink, as_response
@@ -41,7 +44,8 @@ async def claim_once(
             case Claim():
                 return outcome
             case Replay():
-                return RespondResponse.model_validate_json(outcome.stored)
+                stored: RespondResponse = json.loads(outcome.stored)
+                return stored
             case Conflict():
                 raise IdempotencyConflict("Use a fresh key for a new request")
             case InProgress():
@@ -70,7 +74,7 @@ class Fulfilment:
     async def _keep(self, answer: Answer) -> None:
         self.response = as_response(answer, self._link)
         try:
-            await self._store.finish(self._claim, self.response.model_dump_json())
+            await self._store.finish(self._claim, to_json(self.response).decode())
         except StoreUnavailable:
             log.warning("an answer could not be kept for replay: the store is away")
 

@@ -2,8 +2,11 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import to_json
 
 from models.contract.markers import Fault
 from service.answer import DISCLOSURE, AdPart, Answer, TextPart
@@ -38,6 +41,7 @@ class ClickLink:
 
 def as_response(answer: Answer, link: ClickLink) -> RespondResponse:
     """The full response of `POST /respond`."""
+    assert answer.finish_reason != "error"  # that caller got a problem instead
     return RespondResponse(
         response_id=answer.response_id,
         answer=answer.text,
@@ -67,32 +71,32 @@ def as_event(part: TextPart | AdPart | RespondResponse, link: ClickLink) -> byte
     """One part of a stream as a server-sent event: `text`, `ad`, or `done` for the whole."""
     match part:
         case TextPart():
-            return _event("text", _text_json(part.text))
+            return _event(b"text", _text_json(part.text).encode())
         case AdPart():
-            return _event("ad", _shown(part, link).model_dump_json())
-        case RespondResponse():
-            return _event("done", part.model_dump_json())
+            return _event(b"ad", to_json(_shown(part, link)))
+        case _:
+            return _event(b"done", to_json(part))
 
 
 def replayed(response: RespondResponse) -> Iterable[bytes]:
     """The events of a stored response, as they would have been streamed."""
-    ads = iter(response.ads)
-    for segment in response.segments:
-        if isinstance(segment, AdSegment):
-            yield _event("ad", next(ads).model_dump_json())
+    ads = iter(response["ads"])
+    for segment in response["segments"]:
+        if segment["type"] == "ad":
+            yield _event(b"ad", to_json(next(ads)))
         else:
-            yield _event("text", segment.model_dump_json())
-    yield _event("done", response.model_dump_json())
+            yield _event(b"text", to_json(segment))
+    yield _event(b"done", to_json(response))
 
 
-def error_event(problem: str) -> bytes:
-    """A problem (its JSON) that arose after the stream had begun."""
-    return _event("error", problem)
+def error_event(problem: Mapping[str, Any]) -> bytes:
+    """A problem that arose after the stream had begun."""
+    return _event(b"error", json.dumps(problem).encode())
 
 
-def _event(name: str, data: str) -> bytes:
+def _event(name: bytes, data: bytes) -> bytes:
     """`data` is JSON, which holds no line break."""
-    return f"event: {name}\ndata: {data}\n\n".encode()
+    return b"event: %b\ndata: %b\n\n" % (name, data)
 
 
 def _text_json(text: str) -> str:
@@ -104,13 +108,12 @@ def _segments(parts: Iterable[TextPart | AdPart]) -> list[TextSegment | AdSegmen
     segments: list[TextSegment | AdSegment] = []
     for part in parts:
         if isinstance(part, AdPart):
-            segments.append(
-                AdSegment(text=part.segment.text, ad_id=part.offer.ad.ad_id, disclosure=DISCLOSURE)
-            )
-        elif segments and isinstance(segments[-1], TextSegment):
-            segments[-1].text += part.text
+            text, ad_id = part.segment.text, part.offer.ad.ad_id
+            segments.append(AdSegment(type="ad", text=text, ad_id=ad_id, disclosure=DISCLOSURE))
+        elif segments and segments[-1]["type"] == "text":
+            segments[-1]["text"] += part.text
         else:
-            segments.append(TextSegment(text=part.text))
+            segments.append(TextSegment(type="text", text=part.text))
     return segments
 
 
@@ -149,10 +152,18 @@ def _fault(fault: Fault) -> InsertionFault:
 
 
 def _latency(answer: Answer) -> LatencyMs:
-    stages = answer.stages
-    ttft_ms = None if stages.ttft_s is None else _ms(stages.ttft_s)
-    stage_ms = {name: _ms(seconds) for name, seconds in stages.seconds.items()}
-    return LatencyMs(total=_ms(stages.total_s), ttft=ttft_ms, **stage_ms)
+    stages, seconds = answer.stages, answer.stages.seconds
+    return LatencyMs(
+        total=_ms(stages.total_s),
+        eligible=_ms(seconds["eligible"]),
+        prompt=_ms(seconds["prompt"]),
+        queue=_ms(seconds["queue"]),
+        ttft=None if stages.ttft_s is None else _ms(stages.ttft_s),
+        prefill=_ms(seconds["prefill"]),
+        decode=_ms(seconds["decode"]),
+        insertions=_ms(seconds["insertions"]),
+        record=_ms(seconds["record"]),
+    )
 
 
 def _ms(seconds: float) -> float:

@@ -1,13 +1,16 @@
 """`POST /respond`: a question and candidate ads in, an answer with its ads and charges out."""
 
-import json
-import uuid
+import re
+import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Header, Request
+from fastapi.routing import APIRoute
+from pydantic_core import to_json
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -36,10 +39,12 @@ from service.errors import (
 )
 from service.respond import respond
 from service.services import Services
+from service.store.idempotency import Claim
 
 T = TypeVar("T")
 Part = TextPart | AdPart | RespondResponse
 
+_PLAIN_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -77,9 +82,37 @@ _PROBLEMS = documented(
 )
 
 
+class _Shortcut(APIRoute):
+    """Goes straight to the endpoint where body and headers are plainly valid.
+
+    FastAPI's way there takes as long as a third of an answer. Whatever else a request is, it goes
+    that way, which says what is wrong with it.
+    """
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            key = _plain_key(scope)
+            body = RespondRequest.model_validate_json(scope["state"]["body"])
+        except ValueError:
+            await super().handle(scope, receive, send)
+            return
+        response: Response = await self.endpoint(body, Request(scope), key)
+        await response(scope, receive, send)
+
+
+def _plain_key(scope: Scope) -> str | None:
+    """The idempotency key of a POST of JSON. Raises ValueError for every other request."""
+    headers = Headers(scope=scope)
+    key = headers.get("idempotency-key")
+    is_json = headers.get("content-type", "").partition(";")[0] == "application/json"
+    if not is_json or scope["method"] != "POST" or not (key is None or _PLAIN_KEY.fullmatch(key)):
+        raise ValueError
+    return key
+
+
 def router() -> APIRouter:
     """The route of `POST /respond`."""
-    routes = APIRouter(tags=["respond"])
+    routes = APIRouter(tags=["respond"], route_class=_Shortcut)
 
     @routes.post(
         "/respond",
@@ -100,16 +133,16 @@ def router() -> APIRouter:
                 services.idempotency,
                 request.scope["state"]["caller"].name,
                 idempotency_key,
-                await request.body(),
+                request.scope["state"]["body"],
                 ask.deadline_at,
             )
-            if isinstance(claim, RespondResponse):
-                return _replay(claim, body.stream)
             if claim is None:
                 parts = answer_parts(ask, services, link, can_charge=False)
-            else:
+            elif isinstance(claim, Claim):
                 fulfilment = Fulfilment(services.idempotency, claim, link)
                 parts = answer_parts(ask, services, link, fulfilment)
+            else:
+                return _replay(claim, body.stream)
         if not body.stream:
             return await _whole(parts)
         first = await anext(parts)
@@ -134,9 +167,9 @@ def as_ask(body: RespondRequest, services: Services, state: dict[str, Any]) -> A
     profile = body.user_profile
     deadline_ms = _first(body.deadline_ms, limits.deadline_ms)
     return Ask(
-        response_id=f"resp_{uuid.uuid4().hex}",
+        response_id=f"resp_{secrets.token_hex(16)}",
         query=body.query,
-        bids=tuple(Bid(c.ad_id, c.bid, c.pctr) for c in body.candidates),
+        bids=tuple([Bid(c.ad_id, c.bid, c.pctr) for c in body.candidates]),
         conversation=tuple(Turn(turn.role, turn.content) for turn in body.conversation),
         profile=Profile(profile.info, tuple(profile.interests)) if profile else None,
         user_id=body.user_id,
@@ -190,14 +223,13 @@ async def _whole(parts: AsyncGenerator[Part]) -> Response:
     async with aclosing(parts):
         async for part in parts:
             last = part
-    assert isinstance(last, RespondResponse)
-    return Response(last.model_dump_json(), media_type="application/json")
+    return Response(to_json(last), media_type="application/json")
 
 
 def _replay(response: RespondResponse, is_stream: bool) -> Response:
     headers = {"Idempotency-Replayed": "true"}
     if not is_stream:
-        return Response(response.model_dump_json(), headers=headers, media_type="application/json")
+        return Response(to_json(response), headers=headers, media_type="application/json")
     body = b"".join(replayed(response))
     return Response(body, headers=headers, media_type="text/event-stream")
 
@@ -235,5 +267,5 @@ class EventStream(Response):
                 async for part in self.parts:
                     await write(as_event(part, self.link))
             except ProblemError as problem:
-                await write(error_event(json.dumps(problem_body(problem, self.request_id))))
+                await write(error_event(problem_body(problem, self.request_id)))
             await write(b"", more_body=False)

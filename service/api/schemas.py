@@ -14,6 +14,7 @@ from pydantic import (
     WithJsonSchema,
 )
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypedDict
 
 from service.auction.money import to_micros
 
@@ -21,6 +22,7 @@ AdId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$", examples=["Ad-10
 
 MAX_CANDIDATES = 200
 
+_NO_NUMBER = "must be a decimal number"
 _BID_RANGE = "must be over 0, at most 1000000, with at most 6 decimals"
 _BID_TEXT = re.compile(r"[0-9]{1,7}(\.[0-9]{1,6})?")
 _BID_SCHEMA = {
@@ -34,17 +36,20 @@ _BID_SCHEMA = {
 
 def _bid_micros(value: Any) -> int:
     """A bid as micros. In one step, as a request brings hundreds of them."""
+    try:
+        return _exact_micros(value)
+    except TypeError:  # of what cannot even be looked for in a cache: a list or an object
+        raise PydanticCustomError("bid", _NO_NUMBER) from None
+
+
+@lru_cache(maxsize=16_384, typed=True)
+def _exact_micros(value: Any) -> int:
+    """Many bids are the same few amounts. What is refused is not remembered: its text may be as
+    long as a body."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise PydanticCustomError("bid", "must be a decimal number")
-    # before anything remembers it: a text may be as long as a body
+        raise PydanticCustomError("bid", _NO_NUMBER)
     if isinstance(value, str) and not _BID_TEXT.fullmatch(value):
         raise PydanticCustomError("bid", f"{_BID_RANGE}; as text, written like 12.5")
-    return _exact_micros(value)
-
-
-@lru_cache(maxsize=16_384)
-def _exact_micros(value: int | float | str) -> int:
-    """Many bids are the same few amounts."""
     try:
         micros = to_micros(Decimal(str(value)))
     except (InvalidOperation, ValueError) as wrong:
@@ -139,68 +144,76 @@ class RespondRequest(Incoming):
     )
 
 
-class Span(BaseModel):
+# What is given out are plain dictionaries: nothing checks once more what was just made.
+
+
+class Span(TypedDict):
     """Character offsets into `answer`: `answer[start:end]` is the marker."""
 
-    start: int = Field(ge=0)
-    end: int = Field(ge=0)
+    start: Annotated[int, Field(ge=0)]
+    end: Annotated[int, Field(ge=0)]
 
 
-class ChargeTerms(BaseModel):
+class ChargeTerms(TypedDict):
     """What the event will cost the advertiser, whatever happens to the bid later."""
 
     event: Literal["click", "impression"]
     rule: Literal["first_price"]
-    price_micros: int = Field(gt=0, description="Millionths of the currency")
-    price: str = Field(description="The same, as a decimal", examples=["1.25"])
-    currency: str = Field(examples=["USD"])
-    expires_at: str = Field(description="RFC 3339, UTC; later events are not charged")
+    price_micros: Annotated[int, Field(gt=0, description="Millionths of the currency")]
+    price: Annotated[str, Field(description="The same, as a decimal", examples=["1.25"])]
+    currency: Annotated[str, Field(examples=["USD"])]
+    expires_at: Annotated[str, Field(description="RFC 3339, UTC; later events are not charged")]
 
 
-class ShownAd(BaseModel):
+class ShownAd(TypedDict):
     ad_id: str
     title: str
     landing_url: str
     span: Span
-    disclosure: str = Field(examples=["Sponsored"])
+    disclosure: Annotated[str, Field(examples=["Sponsored"])]
     charge: ChargeTerms
-    click_url: str | None = Field(
-        description="Counts the click and leads to the landing page; null where clicks are free"
-    )
+    click_url: Annotated[
+        str | None,
+        Field(
+            description="Counts the click and leads to the landing page; null where clicks are free"
+        ),
+    ]
 
 
-class TextSegment(BaseModel):
-    type: Literal["text"] = "text"
+class TextSegment(TypedDict):
+    type: Literal["text"]
     text: str
 
 
-class AdSegment(BaseModel):
-    type: Literal["ad"] = "ad"
-    text: str = Field(description="The ad's title, to be shown with the disclosure")
+class AdSegment(TypedDict):
+    type: Literal["ad"]
+    text: Annotated[str, Field(description="The ad's title, to be shown with the disclosure")]
     ad_id: str
     disclosure: str
 
 
-class ExcludedCandidate(BaseModel):
+class ExcludedCandidate(TypedDict):
     ad_id: str
-    reason: str = Field(examples=["budget_exhausted"])
+    reason: Annotated[str, Field(examples=["budget_exhausted"])]
 
 
-class InsertionFault(BaseModel):
+class InsertionFault(TypedDict):
     """A marker that is not billed. `ad_id` where one can be told."""
 
-    kind: str = Field(examples=["duplicate"])
+    kind: Annotated[str, Field(examples=["duplicate"])]
     span: Span
     ad_id: str | None
 
 
-class ModelUsed(BaseModel):
+class ModelUsed(TypedDict):
     name: str
     revision: str
-    contract: str = Field(description="Version and layout of the prompt", examples=["3-inline"])
+    contract: Annotated[
+        str, Field(description="Version and layout of the prompt", examples=["3-inline"])
+    ]
 
 
-class LatencyMs(BaseModel):
+class LatencyMs(TypedDict):
     """Milliseconds by stage. `ttft` and `total` count from when the request had arrived whole;
     `ttft` overlaps others, all the rest, with what lies between them, add up to `total`."""
 
@@ -215,7 +228,7 @@ class LatencyMs(BaseModel):
     record: float
 
 
-class TokenUsage(BaseModel):
+class TokenUsage(TypedDict):
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
@@ -224,16 +237,20 @@ class TokenUsage(BaseModel):
 FinishReason = Literal["stop", "length", "deadline", "abort"]
 
 
-class RespondResponse(BaseModel):
+class RespondResponse(TypedDict):
     """The answer, its ads and what they cost."""
 
     response_id: str
-    answer: str = Field(description="As the model wrote it, ads as `@Title@[Ad-ID]`")
+    answer: Annotated[str, Field(description="As the model wrote it, ads as `@Title@[Ad-ID]`")]
     segments: list[Annotated[TextSegment | AdSegment, Field(discriminator="type")]]
-    markdown: str = Field(description="The answer with ads as labelled links")
+    markdown: Annotated[str, Field(description="The answer with ads as labelled links")]
     ads: list[ShownAd]
-    ads_unavailable: bool = Field(description="The ad store was away: an answer without ads")
-    holdout: bool = Field(description="The user is one of those who get no ads, for comparison")
+    ads_unavailable: Annotated[
+        bool, Field(description="The ad store was away: an answer without ads")
+    ]
+    holdout: Annotated[
+        bool, Field(description="The user is one of those who get no ads, for comparison")
+    ]
     excluded: list[ExcludedCandidate]
     faults: list[InsertionFault]
     model: ModelUsed

@@ -9,59 +9,33 @@ Keys, all in one hash slot, so that they can stand in one transaction on a Redis
 
 It also reads advertisers, what was taken from budgets and what users were shown, so that one round
 trip has it all; these are written by `advertisers.py`, `ledger.py` and `showings.py` beside it.
+Whose budgets to ask for is told by the ads as they were read before; where an ad is new here, or
+was given to another advertiser, a second round trip asks for its advertiser's.
 Deleting an ad keeps what it has spent: entering it again does not refill its budget.
 """
 
-import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
 from itertools import islice
+from typing import Any
 
 from pydantic import ValidationError
+from redis.asyncio import Redis
 
 from service.auction.ad import Ad
 from service.auction.advertiser import Advertiser
 from service.auction.eligibility import AdRecord, AdvertiserRecord
 from service.store.connection import Store, StoreUnavailable
 from service.store.records import Records
-from service.store.script import Script
 from service.store.showings import Viewer
 
 log = logging.getLogger(__name__)
 
 _CHUNK = 500
-
-_FETCH = Script("""
-local function read(key, ids)
-  if #ids == 0 then return {} end
-  return redis.call('HMGET', key, unpack(ids))
-end
-local ids, payers, is_payer = cjson.decode(ARGV[1]), {}, {}
-local ads = read(KEYS[1], ids)
-for _, ad in ipairs(ads) do
-  -- a quote inside of a JSON text has a backslash before it, so this can only be the field; looked
-  -- for as plain text, since a pattern takes longer than all the rest
-  local _, before = string.find(ad or '', '"advertiser_id":"', 1, true)
-  local after = before and string.find(ad, '"', before + 1, true)
-  local payer = after and string.sub(ad, before + 1, after - 1)
-  if payer and not is_payer[payer] then
-    is_payer[payer] = true
-    payers[#payers + 1] = payer
-  end
-end
-local shown = {}
-if ARGV[2] ~= '' then shown = redis.call('ZRANGEBYSCORE', KEYS[7], ARGV[2], '+inf') end
-return {
-  ads, read(KEYS[2], ids), read(KEYS[3], ids),
-  payers, read(KEYS[4], payers), read(KEYS[5], payers), read(KEYS[6], payers),
-  shown,
-}
-""")
-"""The ids as one argument: packing hundreds in Python takes longer than all the rest."""
 
 
 class ImportInterrupted(StoreUnavailable):
@@ -105,7 +79,7 @@ class Catalog(Records[Ad]):
     async def fetch(
         self, ad_ids: Sequence[str], day: date, viewer: Viewer | None = None
     ) -> Mapping[str, AdRecord]:
-        """Ads with their own and their advertisers' spending, in one round trip.
+        """Ads with their own and their advertisers' spending, mostly in one round trip.
 
         Ids without an ad are left out. day: of the deployment's time zone. viewer: whose showings
         are counted; None: nobody's.
@@ -113,22 +87,22 @@ class Catalog(Records[Ad]):
         if not ad_ids:
             return {}
         unique = list(dict.fromkeys(ad_ids))
-        since_ms = "" if viewer is None else str(viewer.since_ms)
-        keys = self._fetch_keys(day, viewer)
-        ads, totals, todays, payer_ids, *payers, shown = await self._store.run(
-            lambda redis: _FETCH.run(redis, keys, json.dumps(unique), since_ms)
+        read_before = [held[1] for held in map(self._decoded.get, unique) if held is not None]
+        asked = {ad.advertiser_id for ad in read_before}
+        raws, totals, todays, *rest = await self._columns(unique, asked, day, viewer)
+        counts = Counter(
+            member.partition(b"\x1f")[0].decode() for member in (rest.pop() if viewer else ())
         )
-        advertisers = self._advertisers(payer_ids, *payers)
-        counts = Counter(member.partition(b"\x1f")[0] for member in shown)
-        records = {}
-        for ad_id, raw, total, today in zip(unique, ads, totals, todays, strict=True):
-            ad = None if raw is None else self._read(ad_id, raw)
-            payer = None if ad is None else advertisers.get(ad.advertiser_id)
+        payers = self._advertisers(asked, *rest) if asked else {}
+        ads = self._read_all(unique, raws)
+        if missing := {ad.advertiser_id for ad in ads if ad is not None} - asked:
+            payers |= self._advertisers(missing, *await self._columns((), missing, day))
+        return {
+            ad.ad_id: AdRecord(ad, int(total or 0), int(today or 0), payer, counts.get(ad.ad_id, 0))
+            for ad, total, today in zip(ads, totals, todays, strict=True)
             # without a readable payer there is no telling what it may spend
-            if ad is not None and payer is not None:
-                count = counts[ad_id.encode()] if counts else 0
-                records[ad_id] = AdRecord(ad, int(total or 0), int(today or 0), payer, count)
-        return records
+            if ad is not None and (payer := payers.get(ad.advertiser_id)) is not None
+        }
 
     async def list(self, cursor: str | None, limit: int) -> Page:
         """Up to `limit` ads with ids after `cursor`."""
@@ -157,28 +131,43 @@ class Catalog(Records[Ad]):
         """Remember that this catalogue had its first ads."""
         await self._store.run(lambda redis: redis.set(self._seeded_key, "1"))
 
-    def _fetch_keys(self, day: date, viewer: Viewer | None) -> tuple[str, ...]:
-        spent = f"{self._prefix}:spent"
-        return (
-            self._key,
-            f"{spent}:total",
-            f"{spent}:{day.isoformat()}",
-            f"{self._prefix}:advertisers",
-            f"{spent}:advertisers:total",
-            f"{spent}:advertisers:{day.isoformat()}",
-            f"{self._prefix}:shown:{viewer.user if viewer else ''}",
+    async def _columns(
+        self,
+        ad_ids: Collection[str],
+        advertiser_ids: Collection[str],
+        day: date,
+        viewer: Viewer | None = None,
+    ) -> Sequence[Any]:
+        """Of the ads the entries, what each has spent in all and on `day`; the same of the
+        advertisers; then what the viewer was shown. Nothing for what is not asked for."""
+        spent, today = f"{self._prefix}:spent", day.isoformat()
+        of_payers = (f"{self._prefix}:advertisers", f"{spent}:advertisers:total")
+        columns = (
+            (ad_ids, (self._key, f"{spent}:total", f"{spent}:{today}")),
+            (advertiser_ids, (*of_payers, f"{spent}:advertisers:{today}")),
         )
+
+        def read(redis: Redis) -> Awaitable[Sequence[Any]]:
+            pipeline = redis.pipeline(transaction=False)
+            for ids, keys in columns:
+                for key in keys if ids else ():
+                    pipeline.hmget(key, ids)
+            if viewer is not None:
+                key = f"{self._prefix}:shown:{viewer.user}"
+                pipeline.zrangebyscore(key, viewer.since_ms, "+inf")
+            return pipeline.execute()
+
+        return await self._store.run(read)
 
     def _advertisers(
         self,
-        ids: Sequence[bytes],
+        ids: Iterable[str],
         raws: Sequence[bytes | None],
         totals: Sequence[bytes | None],
         todays: Sequence[bytes | None],
     ) -> dict[str, AdvertiserRecord]:
         found = {}
-        for raw_id, raw, total, today in zip(ids, raws, totals, todays, strict=True):
-            advertiser_id = raw_id.decode()
+        for advertiser_id, raw, total, today in zip(ids, raws, totals, todays, strict=True):
             try:
                 advertiser = None if raw is None else self._decode_advertiser(raw)
             except ValidationError:

@@ -106,6 +106,8 @@ class _Server:
             "appendfsync": self.fsync,
             "save": "",
             "maxmemory-policy": "noeviction",
+            # up to so many fields a hash is searched from its start; the day's counts are many
+            "hash-max-listpack-entries": "32",
             "daemonize": "no",
         }
         return [part for name, value in options.items() for part in (f"--{name}", value)]

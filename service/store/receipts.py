@@ -20,7 +20,10 @@ from service.store.connection import Store
 
 _CHUNK = 100
 _FASTEST = 1
-"""The level that makes a receipt a third to a fifth as long, in a tenth of a millisecond."""
+_WINDOW_BITS = 12
+_MEMORY_LEVEL = 5
+"""Makes a receipt a third to a fifth as long. With zlib's ordinary window a compressor takes and
+clears a quarter of a megabyte, which costs more than to compress."""
 
 _SAVE = """
 redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
@@ -65,7 +68,7 @@ class Receipts:
         Returns what these commands gave, in their order.
         """
 
-        packed, at_ms = zlib.compress(signed, _FASTEST), int(at.timestamp() * 1000)
+        packed, at_ms = _pack(signed), int(at.timestamp() * 1000)
         keys = [self._receipt_key(response_id)]
         if user is not None:
             keys.append(self._user_key(user))
@@ -140,3 +143,8 @@ class Receipts:
 
     def _user_key(self, user: str) -> str:
         return f"{self._prefix}receipts:{user}"
+
+
+def _pack(signed: bytes) -> bytes:
+    packer = zlib.compressobj(_FASTEST, zlib.DEFLATED, _WINDOW_BITS, _MEMORY_LEVEL)
+    return packer.compress(signed) + packer.flush()

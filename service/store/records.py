@@ -5,9 +5,8 @@ A change is made to what was read, and only where it is still that; so nobody's 
 
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from operator import methodcaller
 from typing import Any, Generic, TypeVar
 
@@ -75,8 +74,9 @@ class Records(Generic[T]):
         self._key = key
         self._ids_key = ids_key
         self._top_ups_key = f"{key}:top-ups"
+        self._model: type[T] = model
         # records change far less often than they are read: the same bytes are the same record
-        self._decode: Callable[[bytes], T] = lru_cache(_DECODED)(model.model_validate_json)
+        self._decoded: dict[str, tuple[bytes, T]] = {}
 
     async def get(self, record_id: str) -> T | None:
         """The record, or None where there is none."""
@@ -143,8 +143,7 @@ class Records(Generic[T]):
         if not ids:
             return (), None
         raws: list[bytes | None] = await self._store.run(methodcaller("hmget", self._key, ids))
-        read = (self._read(*pair) for pair in zip(ids, raws, strict=True) if pair[1] is not None)
-        records = tuple(record for record in read if record is not None)
+        records = tuple(record for record in self._read_all(ids, raws) if record is not None)
         return records, ids[-1] if len(found) > limit else None
 
     async def count(self) -> int:
@@ -181,13 +180,31 @@ class Records(Generic[T]):
     async def _eval(self, script: str, keys: Sequence[str], *arguments: str | bytes) -> Any:
         return await self._store.run(lambda redis: redis.eval(script, len(keys), *keys, *arguments))
 
-    def _read(self, record_id: str, raw: Any) -> T | None:
+    def _read_all(self, ids: Iterable[str], raws: Iterable[bytes | None]) -> list[T | None]:
+        """The records of these ids, in their order; None where there is no valid one."""
+        decoded, records = self._decoded, list[T | None]()
+        for record_id, raw in zip(ids, raws, strict=True):
+            held = decoded.get(record_id)
+            if held is not None and held[0] == raw:
+                records.append(held[1])
+            else:
+                records.append(None if raw is None else self._decode(record_id, raw))
+        return records
+
+    def _read(self, record_id: str, raw: bytes) -> T | None:
+        return self._read_all([record_id], [raw])[0]
+
+    def _decode(self, record_id: str, raw: bytes) -> T | None:
         try:
-            return self._decode(raw)
+            record = self._model.model_validate_json(raw)
         except ValidationError:
             # one damaged record must not take the others away
             log.error("the stored record %s is invalid and left out", record_id)
             return None
+        if len(self._decoded) >= _DECODED and record_id not in self._decoded:
+            del self._decoded[next(iter(self._decoded))]
+        self._decoded[record_id] = raw, record
+        return record
 
 
 def _id(record: Ad | Advertiser) -> str:

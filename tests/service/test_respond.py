@@ -340,7 +340,7 @@ class TestPrompt:
 
         for likely in ("Ad-1", "Ad-2", "Ad-3"):
             engine = ScriptedEngine(["Try @Swift Shoes@[Ad-1] today."])
-            bids = [replace(b, pctr=0.5 if b.ad_id == likely else 0.01) for b in ask().bids]
+            bids = [b._replace(pctr=0.5 if b.ad_id == likely else 0.01) for b in ask().bids]
             _, answer = await run(ask(bids=tuple(bids)), scripted_services(store, engine))
             assert listed(engine)[0] == likely
             assert [part.charge.price_micros for part in answer.ads] == [1_250_000]
@@ -348,7 +348,7 @@ class TestPrompt:
     async def test_where_not_all_fit_those_that_promise_least_go(self, store: Store) -> None:
         engine = ScriptedEngine(["Fine."])
         having = scripted_services(store, engine)
-        bids = [replace(b, pctr=0.01 if b.ad_id == "Ad-3" else 0.5) for b in ask().bids]
+        bids = [b._replace(pctr=0.01 if b.ad_id == "Ad-3" else 0.5) for b in ask().bids]
         await run(ask(max_tokens=10), having)
         engine.max_model_len = engine.count_tokens(engine.generations[0].prompt)  # type: ignore[misc]
         _, answer = await run(ask(bids=tuple(bids), max_tokens=10), having)

@@ -11,6 +11,8 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from pydantic import TypeAdapter
 from scripted import ScriptedEngine, scripted_services
 
 from models.engine.interface import EngineDead, EngineError
@@ -19,7 +21,7 @@ from service.api import problems, respond
 from service.api.access import Access
 from service.api.door import Door
 from service.api.render import ClickLink, as_event
-from service.api.schemas import TextSegment
+from service.api.schemas import RespondResponse, TextSegment
 from service.auction.ad import Ad
 from service.receipt import is_genuine
 from service.services import Services
@@ -71,7 +73,10 @@ class TestRendering:
         self, serving: Callable[..., Services]
     ) -> None:
         async with client(serving("Try ", MARKER, " today.")) as http:
-            body = (await http.post("/respond", json=ASK)).json()
+            response = await http.post("/respond", json=ASK)
+        body = TypeAdapter(RespondResponse).validate_json(
+            response.content, strict=True, extra="forbid"
+        )
         assert body["answer"] == f"Try {MARKER} today."
         assert body["segments"] == [
             {"type": "text", "text": "Try "},
@@ -186,15 +191,79 @@ class TestRendering:
         assert body["segments"][-1] == {"type": "text", "text": f" and {TITLE}"}
 
 
+JSON = "application/json"
+CANDIDATE = '{"query": "Which boots?", "candidates": [{"ad_id": "Ad-1", "bid": %s}]}'
+
+
+class TestShortcut:
+    """A request that is not plainly valid goes FastAPI's way, and no request ends otherwise for
+    the way that it took."""
+
+    @pytest.mark.parametrize(
+        ("body", "headers"),
+        [
+            ('{"query": "Which boots?"}', {"content-type": JSON}),
+            ('{"query": "Which boots?"}', {"content-type": f"{JSON}; charset=utf-8"}),
+            ('{"query": "Which boots?"}', {"content-type": "application/vnd.api+json"}),
+            ('{"query": "Which boots?"}', {"content-type": "text/plain"}),
+            ('{"query": "Which boots?"}', {}),
+            ('{"query": "Which boots?"}', {"content-type": JSON, "idempotency-key": ""}),
+            ('{"query": "Which boots?"}', {"content-type": JSON, "idempotency-key": "a b"}),
+            ('{"query": "Which boots?"}', {"content-type": JSON, "idempotency-key": "k" * 256}),
+            ('{"query": "one", "query": "Which boots?"}', {"content-type": JSON}),
+            ('{"query": "Which boots?", "unknown": 1}', {"content-type": JSON}),
+            ('{"query": "Which boots?", "temperature": 1}', {"content-type": JSON}),
+            ('{"query": "Which boots?", "max_ads": 1.0}', {"content-type": JSON}),
+            ('{"query": "Which boots?", "temperature": NaN}', {"content-type": JSON}),
+            ('{"query": "Which \\ud800 boots?"}', {"content-type": JSON}),
+            ('{"query": "Which boots?"', {"content-type": JSON}),
+            ("[" * 10_000, {"content-type": JSON}),
+            ("", {"content-type": JSON}),
+            ('\ufeff{"query": "Which boots?"}', {"content-type": JSON}),
+            ('{"query": "Which boots?"}'.encode("utf-16"), {"content-type": JSON}),
+            (b'{"query": "\xff"}', {"content-type": JSON}),
+            *(
+                (CANDIDATE % bid, {"content-type": JSON})
+                for bid in ("true", "null", "[]", "{}", "NaN", "-1", "1e400", '"1,5"', "9" * 5_000)
+            ),
+        ],
+    )
+    async def test_tells_the_same(
+        self,
+        serving: Callable[..., Services],
+        monkeypatch: pytest.MonkeyPatch,
+        body: str | bytes,
+        headers: dict[str, str],
+    ) -> None:
+        async with client(serving("Fine.")) as http:
+            straight = await http.post("/respond", content=body, headers=headers)
+            monkeypatch.setattr(respond, "_plain_key", lambda _: int("never plain"))
+            around = await http.post("/respond", content=body, headers=headers)
+        assert straight.status_code == around.status_code
+        if straight.is_success:
+            assert straight.json()["answer"] == around.json()["answer"] == "Fine."
+        else:
+            told, told_around = straight.json(), around.json()
+            assert told.pop("request_id") != told_around.pop("request_id")
+            assert told == told_around
+
+    async def test_a_plain_request_takes_it(
+        self, serving: Callable[..., Services], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with client(serving("Fine.")) as http:
+            monkeypatch.setattr(APIRoute, "handle", None)
+            headers = {"Idempotency-Key": "taken"}
+            assert (await http.post("/respond", json=ASK, headers=headers)).is_success
+
+
 class TestStream:
     @pytest.mark.parametrize("text", ["Try", ' "quoted"\n\r\u2028\\', "帐篷 👩‍👩‍👧 \x00", ""])
     def test_a_text_event_is_the_segment_as_documented(self, text: str) -> None:
         event = as_event(TextPart(text), ClickLink("https://ads.example"))
         name, data, *end = event.decode().split("\n")
         assert (name, end) == ("event: text", ["", ""])
-        assert TextSegment.model_validate_json(data.removeprefix("data: ")) == TextSegment(
-            text=text
-        )
+        segment = TypeAdapter(TextSegment).validate_json(data.removeprefix("data: "))
+        assert segment == {"type": "text", "text": text}
 
     async def test_parts_come_in_order_and_end_with_the_whole(
         self, serving: Callable[..., Services]

@@ -26,6 +26,13 @@ def test_a_bid_outside_the_range_is_refused(bid: object) -> None:
         CandidateBid.model_validate({"ad_id": "Ad-1", "bid": bid})
 
 
+@pytest.mark.parametrize("bid", [True, None, [1], {"amount": 1}])
+def test_a_bid_that_is_no_number_is_refused(bid: object) -> None:
+    assert CandidateBid.model_validate({"ad_id": "Ad-1", "bid": 1}).bid == 1_000_000
+    with pytest.raises(ValidationError, match="must be a decimal number"):
+        CandidateBid.model_validate({"ad_id": "Ad-1", "bid": bid})
+
+
 def test_a_seed_that_an_engine_would_ignore_is_refused() -> None:
     """vLLM reads -1 as no seed at all, and the receipt would state one."""
     assert RespondRequest.model_validate({"query": "Hi", "seed": 2**63 - 1}).seed == 2**63 - 1

@@ -48,7 +48,7 @@ async def test_an_ad_is_entered_replaced_read_and_removed(
 
 
 class TestFetch:
-    async def test_gives_known_ads_with_spending_in_one_round_trip(
+    async def test_gives_known_ads_with_spending(
         self, store: Store, namespace: str, make_ad: MakeAd
     ) -> None:
         counting = CountingStore(store)
@@ -58,13 +58,14 @@ class TestFetch:
         await store.run(lambda r: r.hset(f"{prefix}:total", mapping={"Ad-1": 7, "Ad-9": 1}))
         await store.run(lambda r: r.hset(f"{prefix}:2030-05-17", mapping={"Ad-1": 3}))
         await store.run(lambda r: r.hset(f"{prefix}:2030-05-16", mapping={"Ad-2": 4}))
-        counting.count = 0
-        records = await catalog.fetch(["Ad-2", "Ad-1", "Ad-9", "Ad-1", 'o"dd,'], DAY)
-        assert counting.count == 1
-        assert records == {
-            "Ad-1": AdRecord(make_ad("Ad-1"), 7, 3),
-            "Ad-2": AdRecord(make_ad("Ad-2"), 0, 0),
-        }
+        for round_trips in (2, 1):
+            counting.count = 0
+            records = await catalog.fetch(["Ad-2", "Ad-1", "Ad-9", "Ad-1", 'o"dd,'], DAY)
+            assert counting.count == round_trips
+            assert records == {
+                "Ad-1": AdRecord(make_ad("Ad-1"), 7, 3),
+                "Ad-2": AdRecord(make_ad("Ad-2"), 0, 0),
+            }
 
     async def test_gives_each_ads_advertiser_with_its_spending(
         self, store: Store, namespace: str, make_ad: MakeAd
@@ -73,10 +74,9 @@ class TestFetch:
         catalog, advertisers = Catalog(counting, namespace), Advertisers(store, namespace)
         payer = Advertiser.model_validate({"advertiser_id": "adv-1", "budget": {"total": 5}})
         await advertisers.put(payer)
-        tricky = 'Say "advertiser_id":"adv-2" aloud'
         await catalog.import_many(
             [
-                make_ad("Ad-1", advertiser_id="adv-1", title=tricky, description=tricky),
+                make_ad("Ad-1", advertiser_id="adv-1"),
                 make_ad("Ad-2", advertiser_id="adv-1"),
                 make_ad("Ad-3", advertiser_id="adv-3"),
             ]
@@ -84,12 +84,27 @@ class TestFetch:
         spent = f"{{{namespace}}}:spent:advertisers"
         await store.run(lambda r: r.hset(f"{spent}:total", mapping={"adv-1": 7, "adv-2": 1}))
         await store.run(lambda r: r.hset(f"{spent}:2030-05-17", mapping={"adv-1": 3, "adv-3": 2}))
-        counting.count = 0
-        records = await catalog.fetch(["Ad-1", "Ad-2", "Ad-3"], DAY)
-        assert counting.count == 1
         entered, never_entered = AdvertiserRecord(payer, 7, 3), AdvertiserRecord(None, 0, 2)
-        found = [records[ad_id].advertiser for ad_id in ("Ad-1", "Ad-2", "Ad-3")]
-        assert found == [entered, entered, never_entered]
+        for round_trips in (2, 1):
+            counting.count = 0
+            records = await catalog.fetch(["Ad-1", "Ad-2", "Ad-3"], DAY)
+            assert counting.count == round_trips
+            found = [records[ad_id].advertiser for ad_id in ("Ad-1", "Ad-2", "Ad-3")]
+            assert found == [entered, entered, never_entered]
+
+    async def test_an_ad_that_became_anothers_is_paid_for_by_that_one(
+        self, catalog: Catalog, store: Store, namespace: str, make_ad: MakeAd
+    ) -> None:
+        await catalog.import_many([make_ad("Ad-1", advertiser_id="adv-1")])
+        await catalog.fetch(["Ad-1"], DAY)
+        key = f"{{{namespace}}}:spent:advertisers:total"
+        await store.run(lambda r: r.hset(key, mapping={"adv-1": 7, "adv-2": 9}))
+        for advertiser_id, spent in (("adv-2", 9), ("adv-1", 7)):
+            # as another process does: this one has not seen it
+            await Catalog(store, namespace).put(make_ad("Ad-1", advertiser_id=advertiser_id))
+            records = await catalog.fetch(["Ad-1"], DAY)
+            assert records["Ad-1"].ad.advertiser_id == advertiser_id
+            assert records["Ad-1"].advertiser.spent_total_micros == spent
 
     async def test_leaves_out_the_ads_of_a_damaged_advertiser(
         self, catalog: Catalog, store: Store, namespace: str, make_ad: MakeAd

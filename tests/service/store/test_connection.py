@@ -102,6 +102,34 @@ async def test_many_answers_that_are_each_in_time_are_slow_together(tmp_path: Pa
         assert monotonic() - begun < 1
 
 
+async def test_a_server_that_hangs_up_is_not_waited_for(tmp_path: Path) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while (commands := await reader.read(4096)) and b"GET" not in commands:
+            writer.write(b"+OK\r\n" * commands.count(b"*"))
+        writer.write(b"$5\r\nhal")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1")
+    port = server.sockets[0].getsockname()[1]
+    settings = StoreSettings(url=f"redis://127.0.0.1:{port}", timeout_ms=10_000)
+    async with server, open_store(settings, tmp_path, print) as store:
+        begun = monotonic()
+        with pytest.raises(StoreUnavailable):
+            await store.run(lambda redis: redis.get("key"))
+        assert monotonic() - begun < 5
+        await store.ping()
+
+
+async def test_a_connection_that_the_server_closed_is_made_again(
+    store: Store, namespace: str
+) -> None:
+    await asyncio.gather(*(store.run(lambda redis: redis.get(namespace)) for _ in range(5)))
+    await store.run(lambda redis: redis.execute_command("CLIENT", "KILL", "TYPE", "normal"))
+    await asyncio.sleep(0.05)
+    for _ in range(5):
+        assert await store.run(lambda redis: redis.get(namespace)) is None
+
+
 async def test_a_refused_command_does_not_open_the_breaker(store: Store, namespace: str) -> None:
     await store.run(lambda redis: redis.set(namespace, "text"))
     for _ in range(10):

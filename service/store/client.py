@@ -13,15 +13,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from redis.asyncio import Redis, Sentinel
+import hiredis
+from redis.asyncio import ConnectionPool, Redis, Sentinel
 from redis.asyncio.cluster import ClusterNode, RedisCluster
-from redis.asyncio.connection import Connection, SSLConnection, parse_url
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MovedError, RedisClusterException, RedisError
 
-from service.store.direct import DirectPool, DirectRedis, DirectSentinelPool
 from service.store_url import StoreKind, StoreUrl, StoreUrlError
 
 MAX_COMMANDS = 128
@@ -44,10 +45,11 @@ async def open_client(url: StoreUrl, timeout_s: float, key: str) -> AsyncGenerat
         try:
             options = _options(url, timeout_s)
             pool = _pool(url, options, timeout_s, key, stack)
+            pool.connection_class = _packing_in_c(pool.connection_class)
             pool.make_connection()  # not kept: options are checked when one is made
         except (TypeError, ValueError, RedisError) as wrong:
             raise StoreUrlError(f"an option of the store's address is wrong: {wrong}") from wrong
-        redis = DirectRedis.from_pool(pool)
+        redis = Redis.from_pool(pool)
         stack.push_async_callback(redis.aclose)
         yield redis
 
@@ -71,23 +73,37 @@ def _options(url: StoreUrl, timeout_s: float) -> Options:
     return options
 
 
+def _packing_in_c(connection: type[AbstractConnection]) -> type[AbstractConnection]:
+    """The same kind of connection, but commands are written by hiredis.
+
+    redis-py only reads by it where asyncio is used; a charge has 27 arguments, and writing them in
+    Python takes longer than the charge.
+    """
+
+    def pack_command(self: AbstractConnection, *args: Any) -> list[bytes]:
+        name, *arguments = args
+        return [hiredis.pack_command((*name.split(), *arguments))]  # as in CONFIG GET
+
+    return type(connection.__name__, (connection,), {"pack_command": pack_command})
+
+
 def _no_retry() -> Retry:
     return Retry(NoBackoff(), 0)
 
 
 def _pool(
     url: StoreUrl, options: Options, timeout_s: float, key: str, stack: AsyncExitStack
-) -> DirectPool:
+) -> ConnectionPool:
     if url.kind is StoreKind.SENTINEL:
         return _sentinel_pool(url, options, timeout_s, stack)
     if url.kind is StoreKind.CLUSTER:
         return _cluster_pool(url, options, timeout_s, key, stack)
-    return DirectPool(**options)
+    return ConnectionPool(**options)
 
 
 def _sentinel_pool(
     url: StoreUrl, options: Options, timeout_s: float, stack: AsyncExitStack
-) -> DirectPool:
+) -> ConnectionPool:
     is_tls = _take_server(options)
     # one Sentinel that does not answer must leave time for the next, and for the primary
     share_s = timeout_s / (len(url.hosts) + 1)
@@ -103,14 +119,12 @@ def _sentinel_pool(
         },
     )
     stack.push_async_callback(sentinel.aclose)
-    return DirectSentinelPool(
-        service_name=url.service, sentinel_manager=sentinel, ssl=is_tls, **options
-    )
+    return SentinelConnectionPool(url.service, sentinel, ssl=is_tls, **options)
 
 
 def _cluster_pool(
     url: StoreUrl, options: Options, timeout_s: float, key: str, stack: AsyncExitStack
-) -> DirectPool:
+) -> ConnectionPool:
     is_tls = _take_server(options)
     timeouts = {"socket_timeout": timeout_s / 2, "socket_connect_timeout": timeout_s / 2}
     cluster = RedisCluster(
@@ -119,7 +133,7 @@ def _cluster_pool(
         **{**options, **timeouts},
     )
     stack.push_async_callback(cluster.aclose)
-    return DirectPool(
+    return ConnectionPool(
         connection_class=_SlotSSLConnection if is_tls else _SlotConnection,
         slot=_Slot(cluster, key),
         **options,

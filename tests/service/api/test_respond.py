@@ -247,6 +247,14 @@ class TestShortcut:
             assert told.pop("request_id") != told_around.pop("request_id")
             assert told == told_around
 
+    @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+    async def test_no_other_method_is_answered(
+        self, serving: Callable[..., Services], method: str
+    ) -> None:
+        async with client(serving("Fine.")) as http:
+            response = await http.request(method, "/respond", json=ASK)
+        assert response.status_code == 405
+
     async def test_a_plain_request_takes_it(
         self, serving: Callable[..., Services], monkeypatch: pytest.MonkeyPatch
     ) -> None:

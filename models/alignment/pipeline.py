@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from models.alignment import stages
 from models.alignment.launch import is_first, processes
@@ -21,6 +20,7 @@ from models.alignment.run import Run, RunError
 from models.alignment.shipping import servable_policy
 from models.contract.prompt import context_tokens
 from models.engine.interface import Engine
+from models.progress import progress_bar
 from models.provision import provision
 from models.simulation.cli_tables import show_bad
 from models.simulation.click_model import ClickModel
@@ -140,7 +140,7 @@ class Pipeline:
 
     @contextmanager
     def _stage(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
-        with _bar(name, total) as progress, self.run.timed(name):
+        with progress_bar(name, total, console) as progress, self.run.timed(name):
             yield progress
 
     @asynccontextmanager
@@ -217,11 +217,3 @@ def _world_of(run: Run) -> World:
         return build_world(rows.good, run.preset.world)
     except ValueError as error:
         raise RunError(f"{run.catalogue} is not fit for auctions: {error}") from error
-
-
-@contextmanager
-def _bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda done: progress.update(task, completed=done)

@@ -11,16 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from models.engine.environment import prepare_process
+from models.progress import progress_bar
 
 if TYPE_CHECKING:
     from models.evaluation.assembly import Place
@@ -290,21 +283,9 @@ async def _take(
     from models.evaluation.run import run as take_all
     from models.simulation.judge import Judge
 
-    progress = Progress(
-        TextColumn("answers"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-    )
     async with assembled as bench:
-        with progress:
-            task = progress.add_task("answers", total=len(tasks))
-            await take_all(
-                tasks, bench, out, lambda done: progress.advance(task, done), _CONCURRENCY
-            )
+        with progress_bar("answers", len(tasks), console) as progress:
+            await take_all(tasks, bench, out, progress, _CONCURRENCY)
         if isinstance(bench.users, Judge):
             console.print(
                 f"{bench.users.unreadable} verdicts of the judge could not be read: "

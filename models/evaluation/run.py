@@ -78,24 +78,27 @@ async def run(
     tasks: Sequence[Task],
     bench: Bench,
     directory: Path,
-    advance: Callable[[int], None],
+    progress: Callable[[int], None],
     concurrency: int = 16,
 ) -> None:
     """Take the tasks whose records are not in `directory` yet, `concurrency` at a time.
 
-    advance: called with how many are done, at once for those of an earlier start. The first error
-    ends the run; what was written stays, and another call goes on from there.
+    progress: told how many are done, first those of an earlier start. The first error ends the run;
+    what was written stays, and another call goes on from there.
     """
     keys, lines = _begun(directory)
     left = iter([task for task in tasks if task.key not in keys])
-    advance(sum(task.key in keys for task in tasks))
+    done = sum(task.key in keys for task in tasks)
+    progress(done)
     with lines:
 
         async def work() -> None:
+            nonlocal done
             for task in left:
                 lines.write(to_line(await bench.take(task)))
                 lines.flush()
-                advance(1)
+                done += 1
+                progress(done)
 
         async with asyncio.TaskGroup() as workers:
             for _ in range(concurrency):

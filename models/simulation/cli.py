@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from models.engine.environment import prepare_process
+from models.progress import progress_bar
 
 if TYPE_CHECKING:
     from models.simulation.nouns import Ad
@@ -221,10 +222,9 @@ def _from_outside(ads: "Sequence[Ad]", path: Path, options: "WorldOptions") -> "
 
 
 def _written(ads: "Sequence[Ad]", options: "WorldOptions") -> "World":
-    from models.simulation.cli_tables import progress_bar
     from models.simulation.world import build_world
 
-    with progress_bar("Writing questions, users", options.users) as advance:
+    with progress_bar("Writing questions, users", options.users, err, is_transient=True) as advance:
         return build_world(ads, options, advance)
 
 
@@ -232,14 +232,15 @@ async def _by_llm(
     ads: "Sequence[Ad]", options: "WorldOptions", choice: "EngineChoice", cache: Path, at_once: int
 ) -> "tuple[World, str]":
     from models.simulation.asking import UserLlm
-    from models.simulation.cli_tables import progress_bar
     from models.simulation.completions import CompletionStore
     from models.simulation.user_llm import build_llm_world
     from models.simulation.user_llm_engine import open_engine
 
     async with open_engine(choice, lambda line: err.print(f"[cyan]·[/] {line}")) as engine:
         llm = UserLlm(engine, CompletionStore(cache), at_once)
-        with progress_bar(f"{engine.model.name} asks, users", options.users) as advance:
+        with progress_bar(
+            f"{engine.model.name} asks, users", options.users, err, is_transient=True
+        ) as advance:
             built = await build_llm_world(ads, llm, options, advance)
     if built.filled_in:
         err.print(

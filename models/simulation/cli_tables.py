@@ -1,14 +1,13 @@
-"""What commands show of a world: rows that were left out, tables, and progress."""
+"""What commands show of a world: rows that were left out, and tables."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from models.progress import progress_bar
 from models.simulation.auctions import AuctionOptions, draw_auctions
 from models.simulation.nouns import Split
 from models.simulation.outside import BadRow
@@ -74,7 +73,7 @@ def show_clicks(world: World, count: int, seed: int) -> None:
     split = Split.TEST if world.queries_of(Split.TEST) else Split.TRAIN
     auctions = draw_auctions(world, split, count, seed, options)
     users = ClickModel(MiniLmEncoder())
-    with progress_bar("Reading auctions", count) as advance:
+    with progress_bar("Reading auctions", count, err, is_transient=True) as advance:
         found = calibrate(users, auctions, advance)
     table = Table("candidates", "number", "clicked, natively placed", "10 %", "median", "90 %")
     for group in found.groups:
@@ -90,12 +89,3 @@ def show_clicks(world: World, count: int, seed: int) -> None:
     out.print(table)
     if found.auc is not None:
         out.print(f"Fitting ads told from others by relevance: AUC {found.auc:.3f}")
-
-
-@contextmanager
-def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar with the time left; what it yields takes how many are done."""
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda done: progress.update(task, completed=done)

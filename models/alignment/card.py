@@ -35,17 +35,19 @@ def write_card(run: Run, epochs: int, evaluation: Path | None = None) -> str:
 def _head(run: Run, epochs: int) -> str:
     preset = run.preset
     after = f"epoch {epochs} of preferences" if epochs else "the warm start"
+    rank = preset.warm_start.rank if preset.trl is None else preset.trl.lora_rank
+    trained = "all weights" if rank is None else f"an adapter of rank {rank} (LoRA)"
     return _lines(
         f"# {preset.base}, aligned by the preset `{preset.name}`",
         "",
-        "A LoRA adapter that makes its base run the auction: it weaves fitting ads into its answer",
-        "as `@Title@[Ad-ID]`, and none where none fits.",
+        "Runs the auction in its answers: it weaves fitting ads into them as `@Title@[Ad-ID]`, and",
+        "none where none fits.",
         "",
         *_table(
             ("", ""),
             [
                 ("base", preset.base),
-                ("adapter", f"rank {preset.warm_start.rank}, as it is after {after}"),
+                ("trained", f"{trained}, after {after}"),
                 ("prompt", f"contract {CONTRACT_VERSION}, layout `{_layout(run)}`"),
                 ("licence", "that of the base"),
             ],

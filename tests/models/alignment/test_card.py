@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from models.alignment.card import write_card
 from models.alignment.journal import append_row, open_for_rows
-from models.alignment.presets import REFINE, SMALL
+from models.alignment.presets import PAPER, REFINE, SMALL
 from models.alignment.run import Run, open_run
 from models.provision import DEFAULT_MODEL, shipped_adapter
 from service.cli import app
@@ -62,6 +62,15 @@ def test_names_the_adapter_that_was_gone_on_from(run: Run, tmp_path: Path) -> No
 
     digest = shipped_adapter(DEFAULT_MODEL).sha256()
     assert f"from the adapter of {DEFAULT_MODEL} with sha256 `{digest[:16]}" in card
+
+
+def test_says_what_was_trained(run: Run, tmp_path: Path) -> None:
+    by_adapter = write_card(run, 1)
+    whole = write_card(open_run(tmp_path / "whole", PAPER, run.catalogue), 2)
+
+    assert "| trained | an adapter of rank 16 (LoRA), after epoch 1 of preferences |" in by_adapter
+    assert "| trained | all weights, after epoch 2 of preferences |" in whole
+    assert "adapter" not in whole
 
 
 def test_losses_are_the_first_and_the_last_of_training(run: Run) -> None:

@@ -5,12 +5,16 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from models.contract.grammar import grammar
+from models.contract.markers import MarkedAd, read
 from models.contract.prompt import Candidate, Layout, Message, Piece, Prompt, Turn, build_prompt
+from models.contract.reading import FaultKind
 from models.engine.interface import (
     Chunk,
     Engine,
@@ -42,6 +46,12 @@ def generation(
     )
     trace = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
     return Generation("request-1", prompt, sampling or Sampling(max_tokens=24), grammar, trace)
+
+
+def tokens_with(character: str, model: ServableModel) -> dict[int, float]:
+    """A bias that makes every token which holds `character` far likelier."""
+    vocabulary = json.loads((Path(model.path) / "tokenizer.json").read_text())["model"]["vocab"]
+    return {token: 12.0 for text, token in vocabulary.items() if character in text}
 
 
 async def collected(engine: Engine, wanted: Generation) -> list[Chunk]:
@@ -104,6 +114,24 @@ class TestARealServer:
 
         assert "".join(chunk.text for chunk in chunks) in ("yes@[Ad-1]", "no@")
         assert chunks[-1].finish_reason == "stop"
+
+    async def test_no_marker_is_faulty_there_either(
+        self, engine: RemoteEngine, servable_model: ServableModel
+    ) -> None:
+        ads = [MarkedAd(f"Ad-{number}", f"Tent {number}") for number in range(1, 31)]
+        bias = tokens_with("@", servable_model)
+        hostile = Sampling(1.3, 1.0, 0, max_tokens=96, logit_bias=bias)
+        answers = await asyncio.gather(
+            *(
+                collected(engine, generation(grammar=grammar(ads, 3), sampling=hostile))
+                for _ in range(8)
+            )
+        )
+
+        readings = [read("".join(chunk.text for chunk in one), ads, 3) for one in answers]
+        faults = {fault.kind for reading in readings for fault in reading.faults}
+        assert faults <= {FaultKind.TRUNCATED}  # by the limit of tokens
+        assert max(len(reading.insertions) for reading in readings) > 1
 
     async def test_sampling_arrives(self, engine: RemoteEngine) -> None:
         sampling = Sampling(max_tokens=3, logit_bias={28: 100.0}, temperature=0)

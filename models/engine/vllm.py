@@ -350,7 +350,10 @@ def _chunk(output: RequestOutput, decoder: AnswerDecoder, prompt_tokens: int) ->
             return None
         return Chunk(decoder.text(delta.token_ids), len(delta.token_ids))
     if delta.finish_reason not in _FINISH_REASONS:
-        raise EngineError(f"vLLM ended the answer: {delta.finish_reason}")
+        raise EngineError(
+            f"vLLM ended the answer: {delta.finish_reason}; its log says why, as where a grammar"
+            " cannot be compiled"
+        )
     stats = output.metrics
     # The token that ends an answer is no part of it.
     said = delta.token_ids[:-1] if delta.finish_reason == "stop" else delta.token_ids

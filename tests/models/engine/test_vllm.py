@@ -156,6 +156,8 @@ class TestGenerate:
         with pytest.raises(EngineError, match="grammar"):
             await collected(vllm_engine, generation(grammar='root ::= "never closed'))
 
+        assert await collected(vllm_engine, generation())  # the engine lives on
+
 
 class TestUnstreamed:
     async def test_says_in_one_chunk_what_a_stream_says_in_many(

@@ -28,10 +28,11 @@ def test_a_process_started_with_the_additions_needs_no_more(on_cpu: Path) -> Non
     assert process_environment(env) == {}
 
 
-def test_a_cpu_gets_threads_and_openmp(on_cpu: Path) -> None:
+def test_a_cpu_gets_threads_openmp_and_huge_pages(on_cpu: Path) -> None:
     additions = process_environment({})
 
     assert int(additions["OMP_NUM_THREADS"]) >= 1
+    assert additions["THP_MEM_ALLOC_ENABLE"] == "1"
     assert additions["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
     assert str(on_cpu) in additions["LD_PRELOAD"].split(":")
 

@@ -153,10 +153,21 @@ class TestGenerate:
         assert sum(chunk.token_count for chunk in chunks) == room
 
     async def test_a_broken_grammar_is_an_engine_error(self, vllm_engine: VllmEngine) -> None:
-        with pytest.raises(EngineError, match="grammar"):
+        with pytest.raises(EngineError, match="ended the answer: error"):
             await collected(vllm_engine, generation(grammar='root ::= "never closed'))
 
         assert await collected(vllm_engine, generation())  # the engine lives on
+
+    async def test_this_process_parses_no_grammar(
+        self, vllm_engine: VllmEngine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def parse(text: str) -> None:
+            raise AssertionError("parsed in the event loop")
+
+        monkeypatch.setattr("xgrammar.Grammar.from_ebnf", parse)
+        chunks = await collected(vllm_engine, generation(grammar='root ::= "yes"'))
+
+        assert "".join(chunk.text for chunk in chunks) == "yes"
 
 
 class TestUnstreamed:

@@ -9,7 +9,6 @@ import os
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
@@ -20,7 +19,6 @@ from models.contract.reading import FaultKind
 from models.contract.titles import check_title
 from models.engine.interface import Generation, Sampling
 from models.engine.vllm import VllmEngine
-from models.provision import ServableModel
 
 TOKENS = int(os.environ.get("HOSTILE_TOKENS", "2000"))
 TOKENS_AT_ONCE = 1600
@@ -50,14 +48,6 @@ class Tally:
     tokens: int = 0
     insertions: int = 0
     addresses: int = 0
-
-
-@pytest.fixture(scope="module")
-def bias(servable_model: ServableModel) -> dict[int, float]:
-    from transformers import AutoTokenizer
-
-    tokenizer: Any = AutoTokenizer.from_pretrained(servable_model.path)
-    return {token: 12.0 for text, token in tokenizer.get_vocab().items() if "@" in text}
 
 
 def marked(titles: Sequence[str]) -> list[MarkedAd]:
@@ -108,18 +98,18 @@ async def attack(
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("titles", TITLES.values(), ids=TITLES.keys())
 async def test_no_marker_is_ever_faulty(
-    vllm_engine: VllmEngine, bias: dict[int, float], titles: list[str]
+    vllm_engine: VllmEngine, at_sign_bias: dict[int, float], titles: list[str]
 ) -> None:
-    tally = await attack(vllm_engine, titles, 2, bias, TOKENS // len(TITLES))
+    tally = await attack(vllm_engine, titles, 2, at_sign_bias, TOKENS // len(TITLES))
     print(f"\n{tally.tokens} tokens, {tally.insertions} insertions, {tally.addresses} addresses")
 
     assert tally.insertions > 0
 
 
 async def test_without_ads_only_addresses_hold_an_at_sign(
-    vllm_engine: VllmEngine, bias: dict[int, float]
+    vllm_engine: VllmEngine, at_sign_bias: dict[int, float]
 ) -> None:
-    tally = await attack(vllm_engine, TITLES["plain"], 0, bias, 5 * MAX_TOKENS)
+    tally = await attack(vllm_engine, TITLES["plain"], 0, at_sign_bias, 5 * MAX_TOKENS)
 
     assert tally.insertions == 0
     assert tally.addresses > 0

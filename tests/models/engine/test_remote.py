@@ -5,7 +5,6 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -46,12 +45,6 @@ def generation(
     )
     trace = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
     return Generation("request-1", prompt, sampling or Sampling(max_tokens=24), grammar, trace)
-
-
-def tokens_with(character: str, model: ServableModel) -> dict[int, float]:
-    """A bias that makes every token which holds `character` far likelier."""
-    vocabulary = json.loads((Path(model.path) / "tokenizer.json").read_text())["model"]["vocab"]
-    return {token: 12.0 for text, token in vocabulary.items() if character in text}
 
 
 async def collected(engine: Engine, wanted: Generation) -> list[Chunk]:
@@ -116,11 +109,10 @@ class TestARealServer:
         assert chunks[-1].finish_reason == "stop"
 
     async def test_no_marker_is_faulty_there_either(
-        self, engine: RemoteEngine, servable_model: ServableModel
+        self, engine: RemoteEngine, at_sign_bias: dict[int, float]
     ) -> None:
         ads = [MarkedAd(f"Ad-{number}", f"Tent {number}") for number in range(1, 31)]
-        bias = tokens_with("@", servable_model)
-        hostile = Sampling(1.3, 1.0, 0, max_tokens=96, logit_bias=bias)
+        hostile = Sampling(1.3, 1.0, 0, max_tokens=96, logit_bias=at_sign_bias)
         answers = await asyncio.gather(
             *(
                 collected(engine, generation(grammar=grammar(ads, 3), sampling=hostile))

@@ -178,6 +178,17 @@ class TestDisconnect:
         assert await call == []
         assert app.in_flight == 0
 
+    async def test_a_task_whose_client_left_does_not_stay_cancelled(self) -> None:
+        """Else a timeout around it would take the client's leaving for its own."""
+        inner, incoming = Application(), asyncio.Queue[Message]()
+        incoming.put_nowait({"type": "http.request", "body": b"hi", "more_body": False})
+        incoming.put_nowait({"type": "http.disconnect"})
+        await self.call(door(inner), incoming)
+        assert inner.cancelled.is_set()
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+
     async def test_a_cancelled_request_ends_when_it_has_cleaned_up(self) -> None:
         inner, incoming = Application(), asyncio.Queue[Message]()
         inner.cleaned.clear()

@@ -29,9 +29,9 @@ PresetName = Annotated[
     str,
     typer.Option(
         "--preset",
-        help="small: two CPU cores, hours. refine: on from the adapter that ships. close: on from "
-        "it, to answers that end. paper: a 4B model on GPUs. All by DPO; by IPO: small-ipo, "
-        "refine-ipo, paper-ipo; online, by GRPO: paper-grpo.",
+        help="small: two CPU cores, hours. On from the adapter that ships: refine; close, to "
+        "answers that end; bare, to answers without candidates. paper: a 4B model on GPUs. All by "
+        "DPO; by IPO: small-ipo, refine-ipo, paper-ipo; online, by GRPO: paper-grpo.",
     ),
 ]
 Catalogue = Annotated[

@@ -27,8 +27,9 @@ class ExampleOptions:
     the objective's ad penalty, since a model that is unsure shows too few. early_share: of
     examples, ended where all is decided, with nothing but decisions to learn. text_stride: of the
     words of the other answers every how manyth is learnt, as the base model itself would go on
-    there without ads. has_own_end: whether an answer's end, too, is learnt as it stands, after its
-    last whole sentence; otherwise as likely as the base model finds it, which may go on and repeat
+    there without ads. bare_share: of lists, those without a candidate; a model that never met one
+    makes ads up. has_own_end: whether an answer's end, too, is learnt as it stands, after its last
+    whole sentence; otherwise as likely as the base model finds it, which may go on and repeat
     itself. The other shares are explained by their names.
     """
 
@@ -48,6 +49,7 @@ class ExampleOptions:
     least_bid: int = 8
     early_share: float = 0.6
     text_stride: int = 2
+    bare_share: float = 0.15
     has_own_end: bool = False
 
 
@@ -114,6 +116,8 @@ class Slate:
 def draw_slates(market: Market, options: ExampleOptions, number: int) -> list[Slate]:
     """The lists of pack `number`: the same ads and questions at fresh bids."""
     chance = generator("slate", options.seed, number)
+    if uniform("bare", options.seed, number) < options.bare_share:
+        return [_bare_slate(market, options, chance)]
     kind = chance.random()
     if kind < options.invented_share:
         ads, questions = market.invented.ads(chance), market.invented_questions
@@ -124,14 +128,27 @@ def draw_slates(market: Market, options: ExampleOptions, number: int) -> list[Sl
     listed = _listed(ads, options, chance)
     adless = [query for query in market.questions if query.category is None]
     queries = _asked(listed, questions, adless, options, chance)
-    user = chance.choice(market.users)
-    if chance.random() >= options.profile_share:
-        user = User(user.user_id, Profile(), Split.TRAIN)
+    user = _user(market, options, chance)
     slates = []
     for _ in range(options.slates):
         bids = _bids(listed, options.contrast_share, chance)
         slates.append(Slate(user, tuple(listed), bids, queries, chance.getrandbits(32)))
     return slates
+
+
+def _bare_slate(market: Market, options: ExampleOptions, chance: random.Random) -> Slate:
+    """Questions that no ad may answer, most of them such as an ad might."""
+    asked = [chance.choice(market.questions) for _ in range(options.questions)]
+    queries = {query.query_id: query for query in asked}
+    user = _user(market, options, chance)
+    return Slate(user, (), (), tuple(queries.values()), chance.getrandbits(32))
+
+
+def _user(market: Market, options: ExampleOptions, chance: random.Random) -> User:
+    user = chance.choice(market.users)
+    if chance.random() >= options.profile_share:
+        user = User(user.user_id, Profile(), Split.TRAIN)
+    return user
 
 
 def teach(auction: Auction, answer: str, options: ExampleOptions, chance: random.Random) -> Example:

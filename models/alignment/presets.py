@@ -95,6 +95,20 @@ CLOSE: Final = replace(
 """On from the adapter that ships, to answers that come to an end. All of the way they are short and
 less like the base's, so a share of it ships (`align ship --share`)."""
 
+BARE: Final = replace(
+    REFINE,
+    name="bare",
+    warm_start=replace(
+        SMALL.warm_start,
+        examples=ExampleOptions(seed=51, bare_share=0.5, early_share=0.9),
+        steps=40,
+        learning_rate=3e-4,
+        cool_down=0.7,
+    ),
+    epochs=0,
+)
+"""On from the adapter that ships, to answers without candidates, which hold no ads either."""
+
 PAPER: Final = Preset(
     name="paper",
     base="Qwen/Qwen3-4B-Instruct-2507",
@@ -121,5 +135,5 @@ def _by_ipo(preset: Preset) -> Preset:
 
 _BY_DPO = (SMALL, REFINE, PAPER)
 PRESETS: Final = {
-    preset.name: preset for preset in (*_BY_DPO, CLOSE, *map(_by_ipo, _BY_DPO), PAPER_GRPO)
+    preset.name: preset for preset in (*_BY_DPO, CLOSE, BARE, *map(_by_ipo, _BY_DPO), PAPER_GRPO)
 }

@@ -30,7 +30,7 @@ from models.alignment.examples import (
 from models.alignment.weave import Woven, weave
 from models.contract.markers import read
 from models.contract.neutral import neutralise_line
-from models.contract.prompt import Layout
+from models.contract.prompt import Layout, build_prompt
 from models.engine.tokens import PromptTokenizer
 from models.simulation.auctions import listed
 from models.simulation.nouns import Ad, Query
@@ -44,7 +44,7 @@ from service.store.catalog import Catalog
 from service.store.connection import open_store
 
 ANSWER = "Good shoes matter. Start slowly. Rest a day between runs."
-OPTIONS = ExampleOptions(early_share=0.0, text_stride=1, slates=2)
+OPTIONS = ExampleOptions(early_share=0.0, text_stride=1, slates=2, bare_share=0.0)
 
 
 def taught(options: ExampleOptions = OPTIONS, **changes: Any) -> Example:
@@ -215,6 +215,16 @@ class TestSlates:
             assert set(first.ads) == set(second.ads)
             assert first.bids != second.bids
 
+    def test_some_offer_nothing_and_ask_all_the_same(self) -> None:
+        options = replace(OPTIONS, bare_share=0.3)
+        drawn = [draw_slates(self.market(), options, number) for number in range(200)]
+        bare = [slates for slates in drawn if not slates[0].ads]
+
+        assert 0.2 < len(bare) / len(drawn) < 0.4
+        assert all(len(slates) == 1 and not slates[0].bids for slates in bare)
+        asked = {query.category for (slate,) in bare for query in slate.queries}
+        assert asked == {"running shoes", "camping tents", None}
+
     def test_hold_ads_that_the_catalogue_lacks_in_part(self) -> None:
         known = {ad.title for ad in ADS}
         drawn = [draw_slates(self.market(), OPTIONS, number)[0].ads for number in range(100)]
@@ -291,6 +301,25 @@ async def test_the_service_asks_in_the_tokens_that_were_trained_on(
     prompt = PromptTokenizer(tokenizer).encode(served_prompt)
 
     assert sum(path, ())[: len(prompt)] == tuple(prompt)
+
+
+def test_without_candidates_the_bare_question_is_asked_and_no_ad_is_opened(
+    tokenizer: Any,
+) -> None:
+    packer = Packer(tokenizer, OPTIONS)
+    bare = teach(replace(auction(), ads=(), bids=()), ANSWER, OPTIONS, random.Random(1))
+    pack = packer.pack([[bare], [taught()]])
+    tree, index = pack.tree, 2
+    path = [tree.runs[i].tokens for i in (*tree.lineage(index), index)]
+    asked = bare.auction
+    prompt = build_prompt(Layout.INLINE, (), asked.query.text, profile=asked.user.profile)
+    said = PromptTokenizer(tokenizer).encode(prompt)
+
+    assert bare.winner is None
+    assert sum(path, ())[: len(said)] == tuple(said)
+    kinds = [target.kind for target in tree.runs[index].targets]
+    assert kinds.count(TokenKind.BOUNDARY) == 2
+    assert TokenKind.OPENING not in kinds
 
 
 def test_ads_of_an_invented_market_have_titles_and_ids_of_their_own() -> None:

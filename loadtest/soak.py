@@ -41,7 +41,7 @@ from loadtest.bench.results import Lines, Result, Table, save
 from loadtest.bench.startup import memory_mib
 from loadtest.bench.tokens import enter_ads
 from loadtest.own_service import OwnService, run_fake_vllm
-from loadtest.traffic import Click, Habits, Json, Visitor
+from loadtest.traffic import GOOD_CLICKS, Click, Habits, Json, Visitor
 
 _WARM_UP_SHARE = 0.2
 _MEMORY_GROWTH, _STORE_GROWTH, _DESCRIPTORS_GROWTH = 1.10, 1.20, 10
@@ -130,7 +130,12 @@ class Crowd:
     def _begin(self, what: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(what)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.wrong[f"{type(error).__name__}: {error}"] += 1
 
     async def _visit(self, visitor: Visitor) -> None:
         """Ask, read, click, think; again and again."""
@@ -138,7 +143,7 @@ class Crowd:
             asked = visitor.ask()
             try:
                 answer = await self._answer(asked, asked["stream"] and visitor.hangs_up())
-            except aiohttp.ClientError as error:
+            except (aiohttp.ClientError, TimeoutError) as error:
                 self.wrong[f"{type(error).__name__}"] += 1
                 answer = None
             for click in visitor.read(asked, answer) if answer else ():
@@ -156,8 +161,12 @@ class Crowd:
                 self.counts["hung up"] += 1
                 return None
             text = await response.text()
+        _, done, last = text.rpartition("event: done\ndata: ")
+        if asked["stream"] and not done:
+            self.wrong["a stream that broke off"] += 1
+            return None
         self.counts["answers"] += 1
-        answer: Json = json.loads(text.rpartition("event: done\ndata: ")[2])
+        answer: Json = json.loads(last)
         self.wrong.update(set(contract_breaks(asked, answer, self._titles)))
         return answer
 
@@ -167,8 +176,8 @@ class Crowd:
         try:
             async with self._session.post(f"{self._url}/v1/clicks", json=body) as response:
                 state = (await response.json()).get("state", f"status {response.status}")
-                self.counts[f"clicks {state}"] += 1
-        except aiohttp.ClientError as error:
+            (self.counts if state in GOOD_CLICKS else self.wrong)[f"clicks {state}"] += 1
+        except (aiohttp.ClientError, TimeoutError) as error:
             self.wrong[f"a click: {type(error).__name__}"] += 1
 
 

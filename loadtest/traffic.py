@@ -27,6 +27,8 @@ _FRAMES = (
     "I need {} by tomorrow. What now?",
     "Compare cheap and expensive options for {}.",
 )
+GOOD_CLICKS = frozenset({"charged", "duplicate", "budget_exhausted"})
+"""What may become of a click on an ad that was just shown."""
 QUESTIONS = (*QUERIES, *(frame.format(topic) for frame in _FRAMES for topic in _TOPICS))
 
 

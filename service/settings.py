@@ -10,7 +10,7 @@ from decimal import Decimal
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit, urlunsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -88,20 +88,22 @@ class StoreSettings(Group):
     @model_validator(mode="before")
     @classmethod
     def with_password(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """Put the password of `password_file` into `url`."""
+        """Put the password of `password_file` into `url`, which may name a user."""
         url, path = given.get("url"), given.get("password_file")
         if path is None:
             return given
         if not isinstance(url, str):
             raise ValueError("password_file needs the url of the store that it is for")
-        protocol, _, place = url.partition("://")
-        if "@" in place:
-            raise ValueError("url names a user or password already: leave out password_file")
+        parts = urlsplit(url)
+        user, _, hosts = parts.netloc.rpartition("@")
+        if ":" in user:
+            raise ValueError("url holds a password already: leave out password_file")
         try:
             password = Path(path).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as unreadable:
             raise ValueError(f"password_file {path} cannot be read") from unreadable
-        return {**given, "url": f"{protocol}://:{quote(password, safe='')}@{place}"}
+        netloc = f"{user}:{quote(password, safe='')}@{hosts}"
+        return {**given, "url": urlunsplit(parts._replace(netloc=netloc))}
 
     @field_validator("url")
     @classmethod

@@ -40,6 +40,9 @@ def test_demo_ads_are_for_the_embedded_store_unless_asked_for() -> None:
     [
         ("redis://store:6379/0", "redis://:p%40ss%2F1@store:6379/0"),
         ("redis+sentinel://s1,s2/main", "redis+sentinel://:p%40ss%2F1@s1,s2/main"),
+        ("rediss://app@store:6379/0", "rediss://app:p%40ss%2F1@store:6379/0"),
+        ("rediss://store?ssl_ca_certs=/a@b", "rediss://:p%40ss%2F1@store?ssl_ca_certs=/a@b"),
+        ("unix:///run/valkey.sock", "unix://:p%40ss%2F1@/run/valkey.sock"),
     ],
 )
 def test_the_stores_password_may_come_in_a_file(
@@ -55,6 +58,7 @@ def test_the_stores_password_may_come_in_a_file(
     ("url", "told"),
     [
         ("redis://:x@store", "already"),
+        ("redis://app:x@store", "already"),
         ("redis://store", "cannot be read"),
         (None, "needs the url"),
     ],

@@ -68,15 +68,16 @@ def align_all(
             else:
                 pipeline.dpo(epoch)
         model = pipeline.servable()
+        base = pipeline.run.preset.base
     measured = run_dir / "evaluation"
     given = f"--run {run_dir} --preset {preset}"
-    if catalogue is not None:
-        given += f" --catalogue {catalogue}"
+    ads = "" if catalogue is None else f" --catalogue {catalogue}"
     console.print(
         f"[green]Done:[/] {model}\n"
-        f"Measure it: llm-auction evaluate run --quick --aligned {model} --out {measured}\n"
+        f"Measure it: llm-auction evaluate run --quick --model {base} --aligned {model}{ads}"
+        f" --out {measured}\n"
         f"            llm-auction evaluate report --run {measured}\n"
-        f"Its card:   llm-auction align card {given} --evaluation {measured}",
+        f"Its card:   llm-auction align card {given}{ads} --evaluation {measured}",
         soft_wrap=True,  # commands are to be pasted
     )
 

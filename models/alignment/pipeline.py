@@ -4,11 +4,13 @@ The command line over this is `cli`; the stages themselves are in `stages`.
 """
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from rich.console import Console
 
 from models.alignment import stages
@@ -147,6 +149,7 @@ class Pipeline:
     async def _engine(self, path: Path) -> AsyncIterator[Engine]:
         from models.engine.vllm import VllmEngine, VllmOptions
 
+        _free_gpu()
         preset = self.run.preset
         longest = max(preset.answer_tokens, preset.sampling.sampling.max_tokens)
         options = VllmOptions(max_model_len=context_tokens(preset.auction.candidates, longest))
@@ -207,6 +210,13 @@ class Pipeline:
         return servable_policy(
             self._policy(epoch - 1) if is_stacked else self._base, trained, target
         )
+
+
+def _free_gpu() -> None:
+    """Give back what an earlier stage trained in: vLLM takes nearly all of a GPU."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _world_of(run: Run) -> World:

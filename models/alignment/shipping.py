@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ class Aligned:
 def ship(
     adapter: Path, target: Path, aligned: Aligned, *, start: Path | None = None, share: float = 1.0
 ) -> None:
-    """Write the adapter in `adapter` to `target`.
+    """Write the adapter in `adapter` to `target`, whose own is replaced once all is written.
 
     share: how far to go, 0 to 1, to its weights from those of `start`, the adapter that its
     training began with: often most of what was learnt for some of its price (WiSE-FT, arXiv
@@ -43,20 +44,21 @@ def ship(
     weights = load_file(adapter / ADAPTER_FILE)
     if start is not None:
         weights = _between(load_file(start / ADAPTER_FILE), weights, share)
-    target.mkdir(parents=True, exist_ok=True)
-    shipped = target / ADAPTER_FILE
+    partial = target.with_name(f"{target.name}.partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    shipped = partial / ADAPTER_FILE
     save_file(
         {name: weight.to(torch.bfloat16).contiguous() for name, weight in weights.items()},
         shipped,
         metadata={"format": "pt"},
     )
     if (size := shipped.stat().st_size) > MOST_BYTES:
-        shipped.unlink()
+        shutil.rmtree(partial)
         raise ValueError(f"The adapter has {size:,} bytes; at most {MOST_BYTES:,} ship")
     config = json.loads((adapter / CONFIG_FILE).read_text())
     kept = {name: config[name] for name in _KEPT} | {"base_model_name_or_path": aligned.base}
     kept["target_modules"] = sorted(kept["target_modules"])
-    (target / CONFIG_FILE).write_text(json.dumps(kept, indent=2) + "\n")
+    (partial / CONFIG_FILE).write_text(json.dumps(kept, indent=2) + "\n")
     manifest = {
         "sha256": hashlib.sha256(shipped.read_bytes()).hexdigest(),
         "base": aligned.base,
@@ -64,7 +66,11 @@ def ship(
         "layout": aligned.layout,
         "recipe": aligned.recipe,
     }
-    (target / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n")
+    (partial / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n")
+    target.mkdir(exist_ok=True)
+    for name in (ADAPTER_FILE, CONFIG_FILE, MANIFEST_FILE):
+        (partial / name).replace(target / name)
+    partial.rmdir()
 
 
 def _between(

@@ -71,7 +71,7 @@ def train_dpo(
         processing_class=tokenizer,
         peft_config=_lora(options),
     )
-    trainer.train(resume_from_checkpoint=_has_checkpoint(run_dir))
+    trainer.train(resume_from_checkpoint=last_checkpoint(run_dir))
     _finish(trainer, options, run_dir)
 
 
@@ -118,7 +118,7 @@ def train_grpo(
         processing_class=tokenizer,
         peft_config=_lora(options),
     )
-    trainer.train(resume_from_checkpoint=_has_checkpoint(run_dir))
+    trainer.train(resume_from_checkpoint=last_checkpoint(run_dir))
     _finish(trainer, options, run_dir)
 
 
@@ -184,5 +184,8 @@ def _lora(options: TrlOptions) -> Any:
     )
 
 
-def _has_checkpoint(run_dir: Path) -> bool:
-    return any(run_dir.glob("checkpoint-*"))
+def last_checkpoint(run_dir: Path) -> str | None:
+    """The last checkpoint that was written to its end, which is its trainer's state."""
+    whole = [state.parent for state in run_dir.glob("checkpoint-*/trainer_state.json")]
+    last = max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    return None if last is None else str(last)

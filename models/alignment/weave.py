@@ -71,7 +71,9 @@ def weave(answer: str, ad: Ad, chance: random.Random) -> Woven:
     before, after = chance.choice(MIDDLES).split("{ad}")
     lead = f" {opening}{before}"
     marker = ad.marked.marker
-    sentence = f"{lead}{marker}{after.format(offer=offer_in_brief(ad))}{closing}"
+    offer = offer_in_brief(ad)
+    after = after.format(offer=offer) if offer else after.replace(": {offer}", "")
+    sentence = f"{lead}{marker}{after}{closing}"
     start = place + len(lead)
     return Woven(
         answer[:place] + sentence + answer[place:],

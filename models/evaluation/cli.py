@@ -83,9 +83,7 @@ Pctr = Annotated[
 ]
 JudgeUrl = Annotated[
     str | None,
-    typer.Option(
-        help="OpenAI-compatible endpoint whose model plays the users; else a click model."
-    ),
+    typer.Option(help="A vLLM server's address, whose model plays the users; else a click model."),
 ]
 JudgeModel = Annotated[
     str | None, typer.Option(help="The judge's model; without --judge-url, it runs here.")

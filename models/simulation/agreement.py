@@ -121,7 +121,10 @@ def read_outcomes(directory: Path, with_answer: bool) -> Verdicts:
 def _read(
     path: Path, parse: Callable[[dict[str, Any]], list[tuple[Key, float]]], form: str
 ) -> Iterator[tuple[Key, float]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    lines = path.read_text(encoding="utf-8").split("\n")
+    if path.name == _OUTCOMES:
+        lines.pop()  # where nobody has ended it, its writer died writing it
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:

@@ -44,7 +44,7 @@ AdlessShare = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same world.")]
 Url = Annotated[
-    str | None, typer.Option("--llm-url", help="OpenAI-compatible endpoint that writes questions.")
+    str | None, typer.Option("--llm-url", help="Address of a vLLM server that writes questions.")
 ]
 Model = Annotated[
     str | None, typer.Option("--llm-model", help="Its model; without --llm-url, run it here.")

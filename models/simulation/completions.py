@@ -16,7 +16,14 @@ from itertools import count
 from pathlib import Path
 
 from models.contract.prompt import Prompt
-from models.engine.interface import Engine, Generation, ModelIdentity, Sampling, Usage
+from models.engine.interface import (
+    Engine,
+    EngineUnavailable,
+    Generation,
+    ModelIdentity,
+    Sampling,
+    Usage,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +101,8 @@ class Completions:
             async for chunk in chunks:
                 texts.append(chunk.text)
                 usage = chunk.usage or usage
+                if chunk.finish_reason == "abort":
+                    raise EngineUnavailable("The model server broke an answer off")
         completion = Completion(
             "".join(texts), usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens
         )

@@ -2,8 +2,8 @@
 
 An advertiser of value v per click who bids b is clicked x(b) times per answer and pays t(b). A
 utility maximiser wants v x(b) - t(b); a value maximiser v x(b) with t(b) at most v x(b) (a return
-target of 1). Bids are chosen on one half of the rows and judged on the other: the best of noisy
-bids would otherwise always look better than it is.
+target of 1). Bids are chosen on one half of the queries and judged on the other: the best of
+noisy bids would otherwise always look better than it is.
 """
 
 from dataclasses import dataclass
@@ -39,10 +39,11 @@ class Incentives:
 
 def incentives(sweep: Sweeps, seed: int) -> Incentives:
     """sweep: at least two rows, of bids that span 1..100 (between them curves are straight)."""
-    gains, regrets = _cross_fitted(sweep, _halves(len(sweep.clicks)), None)
+    halves = _halves(independent(sweep.queries))
+    gains, regrets = _cross_fitted(sweep, halves, None)
     spread = []
     for number in range(_RESAMPLES):
-        resampled = _cross_fitted(sweep, _halves(len(sweep.clicks)), (seed, number))
+        resampled = _cross_fitted(sweep, halves, (seed, number))
         spread.append([column.mean() for column in resampled])
     low, high = np.percentile(np.array(spread), (2.5, 97.5), axis=0)
     truthful = sweep.bids * sweep.clicks.mean(axis=0) - sweep.payments.mean(axis=0)
@@ -56,10 +57,10 @@ def incentives(sweep: Sweeps, seed: int) -> Incentives:
     )
 
 
-def _halves(rows: int) -> tuple[Rows, Rows]:
-    """Every other row, so that both halves hold every query that is repeated."""
-    numbers: Rows = np.arange(rows, dtype=np.int64)
-    return numbers[::2], numbers[1::2]
+def _halves(units: Units) -> tuple[Rows, Rows]:
+    """The rows of every other unit, and those of the rest: no luck is common to both."""
+    is_first = np.isin(units, np.unique(units)[::2])
+    return np.flatnonzero(is_first), np.flatnonzero(~is_first)
 
 
 def _cross_fitted(

@@ -83,7 +83,18 @@ def test_refuses_what_is_too_big_to_ship(
     monkeypatch.setattr(shipping, "MOST_BYTES", 100)
     with pytest.raises(ValueError, match="at most 100 ship"):
         ship(adapter, tmp_path / "shipped", ALIGNED)
-    assert not (tmp_path / "shipped" / ADAPTER_FILE).exists()
+    assert not list(tmp_path.glob("shipped*"))
+
+
+def test_what_shipped_before_stays_until_the_next_is_whole(
+    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ship(adapter, tmp_path / "shipped", ALIGNED)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "shipped").iterdir()}
+    monkeypatch.setattr(shipping, "MOST_BYTES", 100)
+    with pytest.raises(ValueError, match="at most 100 ship"):
+        ship(adapter, tmp_path / "shipped", ALIGNED)
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "shipped").iterdir()}
 
 
 def test_a_servable_policy_is_made_once_with_its_tokenizer(

@@ -25,6 +25,7 @@ from models.alignment.packing import TREE_ATTENTION
 from models.alignment.preferences import Preference, Scored
 from models.alignment.trl_training import (
     TrlOptions,
+    last_checkpoint,
     preference_rows,
     prompt_text,
     train_dpo,
@@ -79,6 +80,16 @@ def test_no_row_of_an_answer_that_was_cut_off(tokenizer: Any) -> None:
     ]
     cut = replace(one, winner=replace(one.winner, is_whole=False))
     assert preference_rows([cut], prompts, tokenizer, DPO) == []
+
+
+def test_a_run_goes_on_from_the_last_checkpoint_that_is_whole(tmp_path: Path) -> None:
+    assert last_checkpoint(tmp_path) is None
+    for step, is_whole in ((50, True), (100, True), (150, False)):
+        directory = tmp_path / f"checkpoint-{step}"
+        directory.mkdir()
+        if is_whole:
+            (directory / "trainer_state.json").write_text("{}")
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-100")
 
 
 def test_dpo_makes_the_winner_likelier_than_the_loser(

@@ -1,6 +1,7 @@
 """A woven-in ad reads back without a fault, inside the answer, in a sentence that speaks of it."""
 
 import random
+from dataclasses import replace
 
 import pytest
 from small_market import ADS
@@ -27,6 +28,16 @@ def test_is_read_back_and_natively_placed(answer: str, ad: Ad, seed: int) -> Non
     assert not place.is_at_edge
     assert ad.category in place.sentence
     assert offer_in_brief(ad) in place.sentence
+
+
+def test_an_ad_without_a_description_makes_a_whole_sentence_too() -> None:
+    ad = replace(ADS[0], description="")
+    for seed in range(20):
+        woven = weave(ANSWER, ad, random.Random(seed))
+        assert woven.sentence is not None
+        sentence = woven.text[slice(*woven.sentence)]
+        assert ":" not in sentence.replace(ad.marked.marker, "")
+        assert sentence.endswith((f"{ad.marked.marker}.", " worth a look.", " suit you."))
 
 
 def test_an_ad_never_has_the_last_word() -> None:

@@ -10,9 +10,11 @@ from models.evaluation.config import Study
 from models.evaluation.measures.bootstrap import Estimate, mean, ratio, relative
 from models.evaluation.measures.continuous import Continuity, jumps
 from models.evaluation.measures.efficiency import comparison, efficiency
+from models.evaluation.measures.incentives import incentives
 from models.evaluation.measures.monotone import BidResponse, monotonicity
 from models.evaluation.measures.optimum import Optimum, optimum
 from models.evaluation.measures.order import OrderEffect, order_freeness
+from models.evaluation.measures.sweeps import Sweeps
 from models.evaluation.measures.targeting import targeting
 from models.evaluation.record import Bidder, Record, Showing
 
@@ -318,6 +320,22 @@ class TestOrder:
             found = order_freeness(records, seed)
             verdicts.append(found.verdict if found else None)
         assert verdicts.count(OrderEffect.BIASED) <= 4
+
+
+class TestIncentives:
+    def test_nothing_seems_to_beat_the_truth_where_it_is_the_best(self) -> None:
+        """At the second price. A bid judged by the luck it was chosen by would seem to."""
+        bids = np.array([1, *range(10, 101, 10)], dtype=np.float64)
+        found = []
+        for seed in range(6):
+            rng = np.random.default_rng(seed)
+            rivals = rng.uniform(1, 100, 30).repeat(3)
+            shown = (bids > rivals[:, None]).astype(np.float64)
+            clicks = 0.5 * shown
+            sweep = Sweeps(bids, shown, clicks, clicks * rivals[:, None], np.arange(30).repeat(3))
+            found.append(incentives(sweep, seed).best_response_gain)
+        assert sum(gain.low > 0 for gain in found) <= 1
+        assert all(gain.value < 0.05 for gain in found)
 
 
 class TestOptimum:

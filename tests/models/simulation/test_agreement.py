@@ -98,6 +98,13 @@ class TestOutcomes:
         one, three = read_verdicts(first, third)
         assert not set(one) & set(three)
 
+    def test_a_line_that_a_killed_run_did_not_end_is_left_out(self, tmp_path: Path) -> None:
+        run = self.run(tmp_path / "one", "Same.", '{"ad_id": "Ad-1", "probability": 0.2}')
+        with (run / "outcomes.jsonl").open("a") as lines:
+            lines.write('{"study": "effic')
+
+        assert len(read_verdicts(run, run)[0]) == 1
+
     def test_a_run_is_matched_with_labels_by_auction_mechanism_and_ad(self, tmp_path: Path) -> None:
         run = self.run(tmp_path / "one", "Same.", '{"ad_id": "Ad-1", "probability": 0.2}')
         labels = tmp_path / "labels.jsonl"

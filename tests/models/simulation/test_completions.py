@@ -1,12 +1,14 @@
 """What was written once is never written again."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
+import pytest
 from typist import Typist
 
 from models.contract.prompt import Layout, Prompt, build_prompt
-from models.engine.interface import Sampling
+from models.engine.interface import Chunk, EngineUnavailable, Generation, Sampling
 from models.simulation.completions import Completions, CompletionStore
 
 
@@ -31,6 +33,18 @@ class TestCompletions:
         assert written.completion_tokens == 2
         assert again == written
         assert not later.asked
+
+    async def test_one_that_was_broken_off_is_not_kept(self) -> None:
+        class Leaving(Typist):
+            async def generate(self, generation: Generation) -> AsyncGenerator[Chunk]:
+                yield Chunk("One", 1)
+                yield Chunk("", 0, "abort")
+
+        store = CompletionStore(None)
+        with pytest.raises(EngineUnavailable):
+            await Completions(Leaving(lambda _: ""), store).complete(asking("Hm?"), seeded(1), None)
+        again = Completions(Typist(lambda _: "One two."), store)
+        assert (await again.complete(asking("Hm?"), seeded(1), None)).text == "One two."
 
     async def test_one_in_the_making_is_shared(self) -> None:
         engine = Typist(lambda _: "Once.")

@@ -38,6 +38,10 @@ _WATCH_S = 1.0
 _END_WITHIN_S = 5.0
 
 
+class StateDirError(Exception):
+    """Nothing can be kept in the state directory; the message says why."""
+
+
 def create_app(
     settings: Settings,
     *,
@@ -82,12 +86,16 @@ async def open_services(
     settings: Settings, metrics: Metrics, life: Life, progress: Progress, stack: AsyncExitStack
 ) -> Services:
     """Open the store and the engine; `stack` closes them in reverse order."""
-    settings.state_dir.mkdir(parents=True, exist_ok=True)
-    signing = settings.signing
-    secrets = load_secrets(settings.state_dir, signing.keys_file, signing.secret_file)
-    store = await stack.enter_async_context(
-        open_store(settings.store, settings.state_dir, progress)
-    )
+    signing, state_dir = settings.signing, settings.state_dir
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        secrets = load_secrets(state_dir, signing.keys_file, signing.secret_file)
+        store = await stack.enter_async_context(open_store(settings.store, state_dir, progress))
+    except OSError as error:
+        raise StateDirError(
+            f"{error.filename or state_dir}: {error.strerror}; what is kept needs a state directory"
+            " that this user can write to (STATE_DIR of make, --state-dir of serve)"
+        ) from error
     stores = open_stores(store, settings)
     if settings.store.wants_demo_ads and (loaded := await load_demo_ads(stores["catalog"])):
         progress(f"loaded {loaded} demo ads into the empty catalogue")

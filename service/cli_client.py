@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, NoReturn
 
 import httpx
 import typer
@@ -29,13 +29,18 @@ def open_client(url: str, api_key: str | None, timeout_s: float = 60) -> Iterato
 
 def checked(response: httpx.Response) -> httpx.Response:
     """`response` where it is a success; else the problem is shown and the command ends with 1."""
-    if response.is_success:
-        return response
+    if not response.is_success:
+        try:
+            problem = response.json()
+        except ValueError:
+            problem = {"title": f"HTTP {response.status_code}"}
+        fail(problem)
+    return response
+
+
+def fail(problem: dict[str, Any]) -> NoReturn:
+    """Show `problem` (RFC 9457) and end the command with 1."""
     errors = Console(stderr=True, highlight=False)
-    try:
-        problem = response.json()
-    except ValueError:
-        problem = {"title": f"HTTP {response.status_code}"}
     errors.print(Text(f"{problem.get('title')}. {problem.get('detail') or ''}", "bold red"))
     for error in problem.get("errors") or ():
         errors.print(Text(f"  {error['loc']}: {error['msg']}"))

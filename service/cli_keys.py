@@ -1,5 +1,6 @@
 """`llm-auction keys`: API keys, shown once and kept as hashes."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -31,13 +32,17 @@ def new(
 
     llm-auction keys new chat-frontend --scope respond --file keys.txt
     """
-    if not name.isprintable() or len(name.split()) != 1:
-        raise typer.BadParameter("a name is one word", param_hint="NAME")
+    if not name.isprintable() or len(name.split()) != 1 or name.startswith("#"):
+        raise typer.BadParameter("a name is one word, without # at its start", param_hint="NAME")
     secret, key = new_key(name, frozenset(scope))
     if not file.exists():
         file.touch(mode=0o600)
-    with file.open("a", encoding="utf-8") as keys:
-        keys.write(key.as_line() + "\n")
+    with file.open("a+b") as keys:
+        end = keys.seek(0, os.SEEK_END)
+        keys.seek(max(0, end - 1))
+        if keys.read(1) not in (b"", b"\n"):  # an editor may leave out the last line's end
+            keys.write(b"\n")
+        keys.write(f"{key.as_line()}\n".encode())
     Console(stderr=True).print(
         f"Added {name} to {file}. The secret below is not kept; restart the server to use it."
     )

@@ -6,16 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-console = Console(highlight=False)
+from service.cli_client import HERE, Key, Url, checked, fail, open_client
 
-Url = Annotated[str, typer.Option(envvar="LLM_AUCTION_URL", help="Where the service listens.")]
-Key = Annotated[str | None, typer.Option(envvar="LLM_AUCTION_API_KEY", help="API key.")]
+console = Console(highlight=False)
 
 
 def ask(
@@ -24,13 +22,14 @@ def ask(
         list[str], typer.Option("--ad", help="A candidate as AD_ID=BID; may be repeated.")
     ] = [],  # noqa: B006  Typer copies it
     candidates: Annotated[
-        Path | None, typer.Option(help="JSON file with a list of {ad_id, bid}.")
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="JSON file with a list of {ad_id, bid}."),
     ] = None,
     max_ads: Annotated[int | None, typer.Option(help="The most ads in the answer.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="The longest answer.")] = None,
     seed: Annotated[int | None, typer.Option(help="For the same answer again.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the response as JSON.")] = False,
-    url: Url = "http://127.0.0.1:8000",
+    url: Url = HERE,
     api_key: Key = None,
 ) -> None:
     """Ask a question and stream the answer, with ads highlighted, charges and latency below.
@@ -49,7 +48,7 @@ def ask(
         if event == "done":
             response = data
         elif event == "error":
-            _fail(data)
+            fail(data)
         elif not as_json:
             _show(event, data)
     if response is None:
@@ -61,35 +60,35 @@ def ask(
 
 
 def _candidates(ads: list[str], file: Path | None) -> list[dict[str, Any]]:
-    listed = json.loads(file.read_text(encoding="utf-8")) if file else []
+    try:
+        listed = list(json.loads(file.read_text(encoding="utf-8"))) if file else []
+    except (ValueError, TypeError) as wrong:
+        raise typer.BadParameter(f"{file} is no list in JSON", param_hint="--candidates") from wrong
     for text in ads:
         ad_id, _, bid = text.rpartition("=")
         try:
             listed.append({"ad_id": ad_id, "bid": float(bid)})
         except ValueError as wrong:
             raise typer.BadParameter(f"{text} is not AD_ID=BID", param_hint="--ad") from wrong
-    return list(listed)
+    return listed
 
 
 def _events(
     url: str, api_key: str | None, body: dict[str, Any]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    try:
-        with httpx.stream(
-            "POST", f"{url.rstrip('/')}/respond", json=body, headers=headers, timeout=600
-        ) as response:
-            if response.status_code != 200:
-                response.read()
-                _fail(response.json())
-            event = ""
-            for line in response.iter_lines():
-                if line.startswith("event: "):
-                    event = line.removeprefix("event: ")
-                elif line.startswith("data: "):
-                    yield event, json.loads(line.removeprefix("data: "))
-    except httpx.HTTPError as error:
-        _fail({"title": f"No answer from {url}", "detail": f"{error}. Is the service running?"})
+    with (
+        open_client(url, api_key, timeout_s=600) as client,
+        client.stream("POST", "/respond", json=body) as response,
+    ):
+        if not response.is_success:
+            response.read()
+            checked(response)
+        event = ""
+        for line in response.iter_lines():
+            if line.startswith("event: "):
+                event = line.removeprefix("event: ")
+            elif line.startswith("data: "):
+                yield event, json.loads(line.removeprefix("data: "))
 
 
 def _show(event: str, data: dict[str, Any]) -> None:
@@ -125,11 +124,3 @@ def _account(response: dict[str, Any]) -> None:
         f"[dim]{usage['prompt_tokens']} prompt tokens ({usage['cached_tokens']} cached),"
         f" {usage['completion_tokens']} written, {response['finish_reason']}[/]"
     )
-
-
-def _fail(problem: dict[str, Any]) -> None:
-    errors = Console(stderr=True)
-    errors.print(f"[bold red]{problem.get('title')}[/]", problem.get("detail") or "")
-    for error in problem.get("errors") or []:
-        errors.print(f"  {error['loc']}: {error['msg']}")
-    raise typer.Exit(1)

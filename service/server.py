@@ -20,7 +20,7 @@ from models.engine.environment import prepare_process
 from models.engine.interface import EngineError
 from models.provision import ProvisionError
 from service.api.auth import KeysFileError
-from service.app import create_app
+from service.app import StateDirError, create_app
 from service.life import Life
 from service.logs import configure_logs
 from service.settings import Settings
@@ -60,6 +60,7 @@ class StartError(Exception):
 
 _START_ERRORS = (
     StartError,
+    StateDirError,
     KeysFileError,
     SigningKeysError,
     StoreUrlError,

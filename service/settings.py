@@ -4,6 +4,7 @@ A variable is `LLM_AUCTION_` + group + `__` + field, for example `LLM_AUCTION_HT
 `REDIS_URL` is read as `LLM_AUCTION_STORE__URL` where that is not set.
 """
 
+import json
 import os
 from collections.abc import Mapping
 from decimal import Decimal
@@ -22,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsError as UnreadableSetting
 
 from models.contract.prompt import Layout
 from service.store_url import StoreUrl
@@ -277,9 +279,23 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
             f"{'.'.join(map(str, error['loc'])) or 'settings'}: {error['msg']}"
             for error in invalid.errors(include_input=False, include_url=False)
         ]
+    except UnreadableSetting as unreadable:
+        problems += [f"{name}: is no valid JSON" for name in _no_json()] or [str(unreadable)]
     if problems:
         raise SettingsError("\n".join(problems))
     return settings
+
+
+def _no_json() -> list[str]:
+    """The variables that look like JSON, or stand for a whole group, and cannot be read as it."""
+    found = []
+    for name, value in sorted(os.environ.items()):
+        if name.startswith(PREFIX) and ("__" not in name or value.lstrip()[:1] in ("{", "[")):
+            try:
+                json.loads(value)
+            except ValueError:
+                found.append(name)
+    return found
 
 
 def _is_known(variable: str) -> bool:

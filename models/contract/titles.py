@@ -3,7 +3,7 @@
 import unicodedata
 from typing import Final
 
-from models.contract.neutral import TEMPLATE_TOKEN
+from models.contract.neutral import TEMPLATE_TOKEN, stream_safe
 
 MAX_TITLE_CHARACTERS: Final = 120
 
@@ -19,7 +19,7 @@ def check_title(title: str) -> str:
     surrogate and non-characters (zero-width joiners inside are allowed), line breaks, `@[` and
     chat-template tokens. Raises ValueError that says what is wrong, where, and what is allowed.
     """
-    title = unicodedata.normalize("NFC", title)
+    title = unicodedata.normalize("NFC", stream_safe(title))
     if not 1 <= len(title) <= MAX_TITLE_CHARACTERS:
         raise ValueError(
             f"A title has 1 to {MAX_TITLE_CHARACTERS} characters; this one has {len(title)}"

@@ -140,12 +140,22 @@ async def _on_problem(request: Request, problem: Exception) -> Response:
 
 async def _on_invalid(request: Request, invalid: Exception) -> Response:
     assert isinstance(invalid, RequestValidationError)
-    return problem_response(as_problem(invalid.errors()), _request_id(request))
+    problem = as_problem(invalid.errors())
+    kind = request.headers.get("content-type", "").partition(";")[0]
+    if problem.errors and problem.errors[0].loc == "/" and not kind.endswith("json"):
+        problem.errors = (FieldError("header/content-type", "must be application/json"),)
+    return problem_response(problem, _request_id(request))
+
+
+_MOST_ERRORS = 100
+"""That are told of one request."""
 
 
 def as_problem(errors: Any) -> ProblemError:
     """Pydantic's errors as one of ours."""
-    fields = tuple(FieldError(_pointer(error["loc"]), error["msg"]) for error in errors)
+    fields = [FieldError(_pointer(error["loc"]), error["msg"]) for error in errors[:_MOST_ERRORS]]
+    if more := len(errors) - len(fields):
+        fields.append(FieldError("", f"and {more} more"))
     if any(error["type"] == "json_invalid" for error in errors):
         return MalformedBody("The body is not valid JSON", errors=fields)
     return InvalidRequest(errors=fields)

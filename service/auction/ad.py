@@ -26,7 +26,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from models.contract.markers import AD_ID_PATTERN, MarkedAd, check_title
-from models.contract.neutral import TEMPLATE_TOKEN
+from models.contract.neutral import TEMPLATE_TOKEN, stream_safe
 from service.auction.money import DECIMALS, MAX_BUDGET_UNITS, MAX_UNITS, to_micros, to_text
 
 _PLAIN_DECIMAL = re.compile(r"[0-9]{1,16}(\.[0-9]{1,16})?")
@@ -48,7 +48,7 @@ def _title(title: str) -> str:
 
 
 def _text(text: str) -> str:
-    text = unicodedata.normalize("NFC", text.strip())
+    text = unicodedata.normalize("NFC", stream_safe(text.strip()))
     for position, char in enumerate(text, 1):
         if unicodedata.category(char) in _REFUSED_CATEGORIES:
             raise _refuse(

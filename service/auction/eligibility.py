@@ -16,13 +16,14 @@ Pure: the same bids and records give the same decision. The checks, in their ord
 """
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from models.contract.markers import ambiguous_titles
+from models.contract.neutral import stream_safe
 from service.auction.ad import Ad, Budget
 from service.auction.advertiser import Advertiser
 from service.auction.pacing import Pace
@@ -164,6 +165,11 @@ def decide(
     """
     standing = standing_bids(bids)
     words = _fold(query)
+
+    @cache  # lists share topics, and a long query takes its time to look through
+    def is_mentioned(topic: str) -> bool:
+        return _is_mentioned(topic, words)
+
     eligible: list[EligibleAd] = []
     excluded: list[Excluded] = []
     for position, bid in enumerate(bids):
@@ -171,7 +177,7 @@ def decide(
             excluded.append(Excluded(bid.ad_id, Exclusion.DUPLICATE))
             continue
         record = records.get(bid.ad_id)
-        reason = _objection(bid, record, floor_micros, words, terms)
+        reason = _objection(bid, record, floor_micros, is_mentioned, terms)
         if record is None or reason is not None:
             excluded.append(Excluded(bid.ad_id, reason or Exclusion.UNKNOWN))
         else:
@@ -207,14 +213,18 @@ def _covers(budget: Budget, total_micros: int, today_micros: int, price_micros: 
 
 
 def _objection(
-    bid: Bid, record: AdRecord | None, floor_micros: int, words: str, terms: Terms
+    bid: Bid,
+    record: AdRecord | None,
+    floor_micros: int,
+    is_mentioned: Callable[[str], bool],
+    terms: Terms,
 ) -> Exclusion | None:
     if record is None:
         return Exclusion.UNKNOWN
     ad, advertiser, bid_micros = record.ad, record.advertiser.advertiser, bid.bid_micros
     if ad.status == "paused" or (advertiser is not None and advertiser.status == "paused"):
         return Exclusion.PAUSED
-    if ad.blocked_topics and any(_is_mentioned(topic, words) for topic in ad.blocked_topics):
+    if ad.blocked_topics and any(map(is_mentioned, ad.blocked_topics)):
         return Exclusion.POLICY
     if bid_micros < floor_micros or bid_micros < ad.reserve_micros:
         return Exclusion.BELOW_FLOOR
@@ -246,7 +256,7 @@ def _phrase(topic: str) -> str:
 
 def _fold(text: str) -> str:
     """`text` without the differences of case, width and spacing."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return " ".join(unicodedata.normalize("NFKC", stream_safe(text)).casefold().split())
 
 
 def _begins(before: str, first: str) -> bool:

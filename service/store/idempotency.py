@@ -2,6 +2,9 @@
 
 A key's first request gets a claim, which only its holder can finish or release; it expires by
 itself should the holder die. A finished key replays what was stored.
+
+A store that was slow may grant a claim to one who has gone away or given up waiting. So a claim is
+short until its holder, having heard of it, asks for more.
 """
 
 import hashlib
@@ -23,6 +26,11 @@ if held[2] then return {'replay', held[2]} end
 return {'in_progress'}
 """
 
+_HOLD = """
+if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+"""
+
 _FINISH = """
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 0 end
 redis.call('HDEL', KEYS[1], 'token')
@@ -35,6 +43,10 @@ _RELEASE = """
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])
 """
+
+
+UNHEARD_MS = 2_000
+"""How long a claim lasts that nobody has heard of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +92,11 @@ class IdempotencyStore:
         """
         name = hashlib.sha256(f"{scope}\0{key}".encode()).hexdigest()
         claim = Claim(self._prefix + name, secrets.token_hex(16))
-        outcome = await self._run(_BEGIN, claim.store_key, body_hash, claim.token, lock_ms)
+        outcome = await self._run(_BEGIN, claim.store_key, body_hash, claim.token, UNHEARD_MS)
         match [part.decode() for part in outcome]:
             case ["claimed"]:
-                return claim
+                is_held = await self._run(_HOLD, claim.store_key, claim.token, lock_ms)
+                return claim if is_held else InProgress()
             case ["replay", stored]:
                 return Replay(stored)
             case ["in_progress"]:

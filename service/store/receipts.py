@@ -107,21 +107,29 @@ class Receipts:
 
     async def of_user(self, user: str) -> list[str]:
         """The ids of a user's responses, oldest first; some may have no receipt any more."""
-        found: list[bytes] = await self._store.run(
-            methodcaller("zrange", self._user_key(user), 0, -1)
-        )
-        return [response_id.decode() for response_id in found]
+        found: dict[bytes, None] = {}
+        # From the end: what is added meanwhile brings some again, and what expires hides none.
+        while some := await self._page(user, len(found), is_from_end=True):
+            found |= dict.fromkeys(some)
+        return [response_id.decode() for response_id in reversed(found)]
 
     async def erase_user(self, user: str) -> int:
         """Erase all receipts of a user, and that they were this user's; how many there were."""
         erased = 0
-        response_ids = await self.of_user(user)
-        for start in range(0, len(response_ids), _CHUNK):
-            some = response_ids[start : start + _CHUNK]
-            erased += await self._erase(some)
+        while some := await self._page(user, 0):
+            erased += await self._erase([response_id.decode() for response_id in some])
             # a part at a time: what is saved meanwhile stays, and an interruption can be resumed
             await self._store.run(methodcaller("zrem", self._user_key(user), *some))
         return erased
+
+    async def _page(self, user: str, start: int, *, is_from_end: bool = False) -> list[bytes]:
+        """Ids by rank. A part at a time: all of a busy user's would take longer than a command of
+        the store may."""
+        read = methodcaller(
+            "zrange", self._user_key(user), start, start + _CHUNK - 1, desc=is_from_end
+        )
+        found: list[bytes] = await self._store.run(read)
+        return found
 
     async def _read(self, response_ids: Sequence[str]) -> list[bytes | None]:
         if not response_ids:

@@ -16,11 +16,12 @@ from service.settings import load_settings
         ({"signing": {"keys_file": "wrong", "secret_file": "wrong"}}, ["line 1", "64 hex digits"]),
         ({"signing": {"keys_file": "nowhere"}}, ["nowhere cannot be read (No such file"]),
         ({"auth": {"keys_file": "wrong"}}, ["wrong, line 1"]),
+        ({"state_dir": Path("wrong")}, ["wrong", "--state-dir"]),
         ({"store": {"url": "rediss://h?ssl_ca_certs=nowhere"}}, ["nowhere is not a file"]),
     ],
 )
 def test_wrong_files_are_told(
-    group: dict[str, dict[str, str]],
+    group: dict[str, Any],
     told: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -108,3 +108,14 @@ def test_loopback_does_not(host: str) -> None:
 def test_a_remote_engine_needs_its_address() -> None:
     with pytest.raises(SettingsError, match="ENGINE__URL"):
         load_settings({"engine": {"kind": "remote"}})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("ENGINE__ARGS", "{enforce_eager: false}"), ("HTTP", "127.0.0.1")]
+)
+def test_a_setting_that_is_no_json_is_named(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"LLM_AUCTION_{name}", value)
+    with pytest.raises(SettingsError, match=f"^LLM_AUCTION_{name}: is no valid JSON$"):
+        load_settings()

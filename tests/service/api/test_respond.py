@@ -247,6 +247,16 @@ class TestShortcut:
             assert told.pop("request_id") != told_around.pop("request_id")
             assert told == told_around
 
+    async def test_a_body_that_is_not_called_json_is_told_its_header(
+        self, serving: Callable[..., Services]
+    ) -> None:
+        headers = {"content-type": "application/x-www-form-urlencoded"}  # curl's, by itself
+        async with client(serving("Fine.")) as http:
+            refused = await http.post("/respond", content='{"query": "?"}', headers=headers)
+        assert refused.status_code == 422
+        told = {"loc": "header/content-type", "msg": "must be application/json"}
+        assert refused.json()["errors"] == [told]
+
     @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
     async def test_no_other_method_is_answered(
         self, serving: Callable[..., Services], method: str

@@ -1,9 +1,18 @@
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
-from service.store.connection import Store
-from service.store.idempotency import Claim, Conflict, IdempotencyStore, InProgress, Replay
+from service.store.connection import Store, StoreUnavailable
+from service.store.idempotency import (
+    UNHEARD_MS,
+    Claim,
+    Conflict,
+    IdempotencyStore,
+    InProgress,
+    Replay,
+)
 
 LOCK_MS = 60_000
 
@@ -76,6 +85,25 @@ async def test_a_claim_whose_holder_died_becomes_void(keys: IdempotencyStore, st
     fresh = await claimed(keys)
     assert not await keys.finish(lost, "late")
     assert await keys.finish(fresh, "stored")
+
+
+async def test_a_claim_that_nobody_heard_of_is_soon_void(
+    store: Store, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = IdempotencyStore(store, namespace, ttl_s=3600)
+    run = store.run
+
+    async def too_slow(command: Callable[[Any], Awaitable[Any]]) -> None:
+        await run(command)
+        raise StoreUnavailable
+
+    monkeypatch.setattr(store, "run", too_slow)
+    with pytest.raises(StoreUnavailable):
+        await keys.begin("caller", "key", "body", LOCK_MS)
+    monkeypatch.undo()
+    assert await keys.begin("caller", "key", "body", LOCK_MS) == InProgress()
+    (name,) = await store.run(lambda redis: redis.keys(f"{{{namespace}}}:idempotency:*"))
+    assert 0 < await store.run(lambda redis: redis.pttl(name)) <= UNHEARD_MS
 
 
 async def test_what_is_stored_is_kept_for_its_time(keys: IdempotencyStore, store: Store) -> None:

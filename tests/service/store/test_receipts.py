@@ -111,6 +111,7 @@ class TestReceipts:
         for response_id in mine:
             await receipts.save(response_id, b"{}", "u1", NOW)
         await receipts.save(theirs, b"{}", "u2", NOW)
+        assert sorted(await receipts.of_user("u1")) == sorted(mine)
         assert await receipts.erase_user("u1") == 250
         assert await receipts.get_many(mine) == [None] * 250
         assert "receipts:u1" not in await keys(store, namespace)

@@ -45,9 +45,13 @@ format: .venv/dev.done
 # and checks need. The CPU build of torch is on PyTorch's own index, unless pip already knows a place
 # that has it.
 .venv/%.done: requirements/%.lock pyproject.toml | .venv
+	@case $* in gpu*) others="$(filter-out .venv/gpu%,$(wildcard .venv/*.done))" ;; \
+		*) others="$(wildcard .venv/gpu*.done)" ;; esac; [ -z "$$others" ] || { echo \
+		"Packages for CPUs and for GPUs do not go into one .venv, and here is $$others:" \
+		"take another checkout, or run make clean first."; exit 1; }
 	@echo "Installing $$(grep -c == $<) packages of requirements/$*.lock; minutes the first time."
-	@torch=$$(grep '^torch==' $<); \
-		$(BIN)/pip install --quiet --no-deps "$$torch" 2>/dev/null \
+	@torch=$$(grep '^torch==.*+cpu$$' $< || true); [ -z "$$torch" ] \
+		|| $(BIN)/pip install --quiet --no-deps "$$torch" 2>/dev/null \
 		|| $(BIN)/pip install --no-deps --index-url $(TORCH_INDEX) "$$torch"
 	@$(BIN)/pip install --no-deps -r $< | awk -v all="$$(grep -c == $<)" ' \
 		/^(Collecting|Requirement)/ { printf "\r  %3d/%d %-60.60s", ++n, all, $$0; fflush() } \
@@ -59,13 +63,17 @@ format: .venv/dev.done
 	@command -v $(PYTHON) >/dev/null || { echo "Needs $(PYTHON); PYTHON=... names another"; exit 1; }
 	@$(PYTHON) -m venv .venv
 
-# A GPU needs what pyproject.toml leaves out of the other locks, so its lock does not look there. The
-# others share one .venv: each keeps to those before it, so that none replaces what another installed.
+# A GPU needs most of what pyproject.toml leaves out of the other locks, so its locks do not look
+# there. Those of a kind share one .venv: each keeps to those before it, so that none replaces what
+# another installed.
 lock:
 	compile() { uv pip compile pyproject.toml --python-version 3.11 --quiet --no-annotate --no-header \
 		--no-emit-find-links "$${@:2}" -o requirements/$$1.lock; }; \
 	compile cpu --extra cpu --extra otel; \
 	compile gpu --extra gpu --extra otel --no-config; \
+	compile gpu-align --extra gpu --extra otel --extra smollm --extra simulation --extra align \
+		--extra load --no-config -c requirements/gpu.lock \
+		--override <(printf "%s; python_version < '3'\n" llm llama-cpp-python); \
 	shared=(-c requirements/cpu.lock); \
 	compile align --extra cpu --extra simulation --extra align "$${shared[@]}"; \
 	shared+=(-c requirements/align.lock); \

@@ -100,7 +100,7 @@ BARE: Final = replace(
     name="bare",
     warm_start=replace(
         SMALL.warm_start,
-        examples=ExampleOptions(seed=51, bare_share=0.5, early_share=0.8, has_own_end=True),
+        examples=ExampleOptions(seed=51, bare_share=0.5, early_share=0.9),
         steps=40,
         learning_rate=3e-4,
         cool_down=0.7,

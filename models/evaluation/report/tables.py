@@ -200,7 +200,7 @@ def _incentives(analysis: Analysis) -> Table:
 
     note = (
         "Means over values 1..100, per answer, from the measured curves, chosen on one half of the "
-        "answers and judged on the other. Gain: of utility maximisers who bid best instead of "
+        "queries and judged on the other. Gain: of utility maximisers who bid best instead of "
         "their value. Regret: of value maximisers who bid their value."
     )
     columns = (

@@ -100,14 +100,15 @@ BARE: Final = replace(
     name="bare",
     warm_start=replace(
         SMALL.warm_start,
-        examples=ExampleOptions(seed=51, bare_share=0.5, early_share=0.9),
-        steps=40,
-        learning_rate=3e-4,
+        examples=ExampleOptions(seed=51, bare_share=1.0, early_share=1.0),
+        steps=20,
+        learning_rate=2e-4,
         cool_down=0.7,
     ),
     epochs=0,
 )
-"""On from the adapter that ships, to answers without candidates, which hold no ads either."""
+"""On from the adapter that ships, to answers without candidates, which hold no ads either. All of
+the way fewer ads are shown where one fits, too; a share of it keeps more (`align ship --share`)."""
 
 PAPER: Final = Preset(
     name="paper",

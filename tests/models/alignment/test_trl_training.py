@@ -87,6 +87,7 @@ def test_a_run_goes_on_from_the_last_checkpoint_that_is_whole(tmp_path: Path) ->
     for step, is_whole in ((50, True), (100, True), (150, False)):
         directory = tmp_path / f"checkpoint-{step}"
         directory.mkdir()
+        (directory / "model.safetensors").touch()
         if is_whole:
             (directory / "trainer_state.json").write_text("{}")
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-100")

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.auction import eligibility
 from service.auction.ad import Ad
 from service.auction.advertiser import Advertiser
 from service.auction.eligibility import (
@@ -215,6 +216,16 @@ def test_blocked_topics_are_found_as_whole_phrases(
 ) -> None:
     reason = verdict(make_ad(blocked_topics=["other", topic]), query=query)
     assert reason is (Exclusion.POLICY if is_blocked else None)
+
+
+def test_a_query_is_looked_through_once_for_a_topic_of_many_ads(
+    make_ad: MakeAd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    monkeypatch.setattr(eligibility, "_is_mentioned", lambda topic, _: looked.append(topic))
+    ads = [make_ad(f"Ad-{n}", blocked_topics=["war", "gambling"]) for n in range(5)]
+    decide([Bid(ad.ad_id, 1) for ad in ads], {ad.ad_id: AdRecord(ad) for ad in ads}, 0, "Hi")
+    assert looked == ["war", "gambling"]
 
 
 def test_of_two_bids_the_higher_stands_and_of_equal_ones_the_first(make_ad: MakeAd) -> None:

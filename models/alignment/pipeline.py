@@ -152,7 +152,8 @@ class Pipeline:
         _free_gpu()
         preset = self.run.preset
         longest = max(preset.answer_tokens, preset.sampling.sampling.max_tokens)
-        options = VllmOptions(max_model_len=context_tokens(preset.auction.candidates, longest))
+        context = context_tokens(preset.auction.candidates, longest)
+        options = VllmOptions(max_model_len=context, is_offline=True)
         model = provision(str(path), path.parent, console.print)
         engine = await VllmEngine.start(model, options=options, progress=console.print)
         try:

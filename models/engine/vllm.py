@@ -1,4 +1,5 @@
-"""An engine in this process: vLLM. The only file that knows it; import it late, it takes seconds.
+"""An engine in this process: vLLM. Only this file and `nucleus` know it; import it late, it takes
+seconds.
 
 vLLM runs the model in a process of its own and ends it with this one. The settings that must be
 there before this process starts are in `environment`.
@@ -44,12 +45,14 @@ from models.engine.interface import (
     Usage,
 )
 from models.engine.lifeline import Lifeline
+from models.engine.nucleus import Nucleus, is_nucleus, nucleus_arguments
 from models.engine.tokens import AnswerDecoder, PromptTokenizer
 from models.provision import ServableModel
 
 _GRAMMARS = "xgrammar"
 _CPU_KV_CACHE_GIB = 2.0
 _CPU_SEQUENCES = 32
+_CPU_SEQUENCES_OFFLINE = 128
 _CONTEXT = 8192
 _GIB = 1 << 30
 _FINISH_REASONS = {"stop", "length", "abort"}
@@ -62,6 +65,7 @@ class VllmOptions:
 
     max_model_len: tokens of context, at most what the model has (None: 8192). max_num_seqs:
     requests that run at once; others wait (None: 32 on a CPU, vLLM's own choice on a GPU).
+    is_offline: nobody waits for an answer, only for all of them; a CPU then runs 128 at once.
     kv_cache_gib: memory for keys and values (a CPU's default is 2; a GPU takes what
     `gpu_memory_utilization` leaves). enforce_eager: without compilation (a CPU's default:
     compiling takes minutes there). extra: any other of vLLM's `AsyncEngineArgs`.
@@ -69,6 +73,7 @@ class VllmOptions:
 
     max_model_len: int | None = None
     max_num_seqs: int | None = None
+    is_offline: bool = False
     kv_cache_gib: float | None = None
     dtype: str = "auto"
     enforce_eager: bool | None = None
@@ -130,6 +135,7 @@ class VllmEngine:
         self._model = model
         self._gauges = gauges
         self._tokenizer = PromptTokenizer(engine.get_tokenizer())
+        self._has_nucleus = Nucleus in (engine.model_config.logits_processors or ())
         self._is_tracing = engine.observability_config.otlp_traces_endpoint is not None
 
     @classmethod
@@ -201,7 +207,7 @@ class VllmEngine:
             return
         outputs = self._engine.generate(
             tokens_input(tokens),
-            _sampling_params(generation, room),
+            self._sampling_params(generation, room),
             generation.request_id,
             trace_headers=generation.trace_headers if self._is_tracing else None,
         )
@@ -218,6 +224,23 @@ class VllmEngine:
             raise
         except Exception as error:
             raise _translated(error) from error
+
+    def _sampling_params(self, generation: Generation, room: int) -> SamplingParams:
+        sampling, grammar = generation.sampling, generation.grammar
+        kind = RequestOutputKind.DELTA if generation.is_streamed else RequestOutputKind.FINAL_ONLY
+        top: dict[str, Any] = {"top_k": sampling.top_k, "top_p": sampling.top_p}
+        if self._has_nucleus and is_nucleus(**top, temperature=sampling.temperature):
+            top = nucleus_arguments(**top)
+        return _OwnSampling(
+            **top,
+            temperature=sampling.temperature,
+            max_tokens=min(sampling.max_tokens, room),
+            seed=sampling.seed,
+            logit_bias=dict(sampling.logit_bias) if sampling.logit_bias else None,
+            structured_outputs=StructuredOutputsParams(grammar=grammar) if grammar else None,
+            output_kind=kind,
+            detokenize=False,  # vLLM would decode the whole prompt first, in this process's loop
+        )
 
     def load(self) -> Load:
         # The count of unfinished requests is exact at once; the scheduler's only at its steps.
@@ -283,7 +306,8 @@ def _arguments(model: ServableModel, options: VllmOptions) -> AsyncEngineArgs:
     context = _context(model.path, options.max_model_len or _CONTEXT)
     # vLLM 0.32 dies on a CPU when it reads the prompt of a seeded request in several steps ("CPU
     # Generator does not use offset"), so there every prompt is read in one.
-    sequences = options.max_num_seqs or (_CPU_SEQUENCES if on_cpu else None)
+    at_once = _CPU_SEQUENCES_OFFLINE if options.is_offline else _CPU_SEQUENCES
+    sequences = options.max_num_seqs or (at_once if on_cpu else None)
     one_step = context + sequences if on_cpu and sequences else None
     arguments: dict[str, Any] = {
         "model": model.path,
@@ -305,6 +329,8 @@ def _arguments(model: ServableModel, options: VllmOptions) -> AsyncEngineArgs:
         # vLLM seeds this whole process's random numbers with it, by default always alike.
         "seed": secrets.randbits(31),
     }
+    if on_cpu and "speculative_config" not in options.extra:  # vLLM refuses both together
+        arguments["logits_processors"] = [Nucleus]
     return AsyncEngineArgs(**(arguments | dict(options.extra)))
 
 
@@ -320,22 +346,6 @@ def _context(path: str, wanted: int) -> int:
 def _identity(model: ServableModel, engine: AsyncLLM) -> ModelIdentity:
     commit = getattr(engine.model_config.hf_config, "_commit_hash", None)
     return ModelIdentity(model.name, model.revision or commit or "unknown")
-
-
-def _sampling_params(generation: Generation, room: int) -> SamplingParams:
-    sampling, grammar = generation.sampling, generation.grammar
-    kind = RequestOutputKind.DELTA if generation.is_streamed else RequestOutputKind.FINAL_ONLY
-    return _OwnSampling(
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        max_tokens=min(sampling.max_tokens, room),
-        seed=sampling.seed,
-        logit_bias=dict(sampling.logit_bias) if sampling.logit_bias else None,
-        structured_outputs=StructuredOutputsParams(grammar=grammar) if grammar else None,
-        output_kind=kind,
-        detokenize=False,  # vLLM would decode the whole prompt first, in this process's loop
-    )
 
 
 def _is_past(deadline_at: float | None) -> bool:

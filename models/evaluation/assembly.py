@@ -15,7 +15,7 @@ from models.engine.interface import Engine
 from models.evaluation.callers_pctr import CallersPctr, fit_callers_pctr
 from models.evaluation.config import RunConfig, Study
 from models.evaluation.manifest import versions
-from models.evaluation.mechanisms.catalogue import ALIGNED, MECHANISMS, Parts
+from models.evaluation.mechanisms.catalogue import ALIGNED, MECHANISMS, OF_ALIGNED, Parts
 from models.evaluation.mechanisms.sampled import Sampler
 from models.evaluation.plan import auctions_needed
 from models.evaluation.policy import Policy
@@ -155,13 +155,13 @@ async def assembled(
 
 
 def models_asked(config: RunConfig, weights: Weights) -> dict[str, ServableModel]:
-    """Return the models that answer in this run. The unaligned one is what every mechanism but the
-    aligned one asks, and gives Study.EFFICIENCY its ad-free answers and Study.OPTIMUM its draws."""
-    others = set(config.mechanisms) - {ALIGNED}
+    """Return the models that answer in this run. The unaligned one is what every mechanism but
+    OF_ALIGNED asks, and gives Study.EFFICIENCY its ad-free answers and Study.OPTIMUM its draws."""
+    others = set(config.mechanisms) - OF_ALIGNED
     asked = {}
     if others or not {Study.EFFICIENCY, Study.OPTIMUM}.isdisjoint(config.studies):
         asked[_UNALIGNED] = weights.model
-    if weights.aligned is not None and ALIGNED in config.mechanisms:
+    if weights.aligned is not None and not OF_ALIGNED.isdisjoint(config.mechanisms):
         asked[ALIGNED] = weights.aligned
     return asked
 
@@ -174,6 +174,7 @@ async def _engine(
     options = VllmOptions(
         max_model_len=context_tokens(config.candidates, config.sampling.max_tokens),
         gpu_memory_utilization=gpu_share,
+        is_offline=True,
     )
     engine = await VllmEngine.start(model, options=options, progress=say)
     stack.push_async_callback(engine.close)

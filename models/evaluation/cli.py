@@ -30,10 +30,11 @@ app = typer.Typer(
 STUDIES = ("efficiency", "bid_response", "continuity", "order", "optimum")
 NAMES = (
     *("pretrained", "aligned", "mosaic", "best-of-k", "generate-insert-rewrite"),
-    *("segment-auction", "position-auction", "no-ads"),
+    *("segment-auction", "position-auction", "no-ads", "aligned-no-ads"),
 )
+_OF_ALIGNED = ("aligned", "aligned-no-ads")
 _QUICK_TOKENS, _TOKENS = 64, 512
-_CONCURRENCY = 16
+_CONCURRENCY = 64
 _OTHER_WORLD = (
     "Users are held out from training in their own world: some of another world's may be among "
     "those that the aligned model which ships was trained on."
@@ -66,7 +67,7 @@ Model = Annotated[
     str | None, typer.Option(help="Unaligned model, name or directory; else the default.")
 ]
 Aligned = Annotated[
-    str | None, typer.Option(help="Aligned weights, name or directory, for the mechanism aligned.")
+    str | None, typer.Option(help="Aligned weights, name or directory, for the mechanisms aligned.")
 ]
 MaxTokens = Annotated[int | None, typer.Option(min=8, help="The longest answer.")]
 MaxAds = Annotated[int, typer.Option(min=1, max=10, help="The most ads in an answer.")]
@@ -298,11 +299,12 @@ def _studies(given: list[str] | None) -> tuple[str, ...]:
 def _mechanisms(given: list[str] | None, aligned: str | None) -> tuple[str, ...]:
     """The mechanisms to run, in the order of the report."""
     if not given:
-        return tuple(name for name in NAMES if name != "aligned" or aligned)
+        return tuple(name for name in NAMES if name not in _OF_ALIGNED or aligned)
     chosen = _known(given, NAMES, "--mechanism")
-    if "aligned" in given and not aligned:
+    needy = [name for name in chosen if name in _OF_ALIGNED]
+    if needy and not aligned:
         raise typer.BadParameter(
-            "aligned needs its weights: --aligned DIR", param_hint="--mechanism"
+            f"{needy[0]} needs its weights: --aligned DIR", param_hint="--mechanism"
         )
     return chosen
 

@@ -13,7 +13,7 @@ SWEPT_BIDS: Final = (1, *range(10, 101, 10))
 HIGHEST_BID: Final = 100
 DRAWS: Final = "draws"
 """Stands for a mechanism where the draws of the policy itself are recorded."""
-_KNOWS_NO_BIDS: Final = frozenset({"no-ads"})
+_KNOWS_NO_BIDS: Final = frozenset({"no-ads", "aligned-no-ads"})
 _SAMPLED: Final = frozenset({"mosaic", "best-of-k"})
 
 

@@ -1,5 +1,6 @@
 """What answers earn, what they cost, and what they do to the reader."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,9 @@ import numpy as np
 
 from models.evaluation.measures.bootstrap import Array, Estimate, difference, mean, ratio, relative
 from models.evaluation.record import Record
+
+_MENTION = re.compile(r"(?<![\w.+-])@\w")
+"""An `@` that opens a name; none of an e-mail address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +20,8 @@ class Efficiency:
     queries: how many were answered, each once or more; intervals are over them. revenue: what
     advertisers pay, expected over clicks. value: what they get, at declared values. reward: value
     less the reader's harm. ctr: clicks per ad shown. revenue_per_1000_tokens: of generated tokens.
-    similarity: of the answer without its ads to the ad-free one, -1 to 1.
+    similarity: of the answer without its ads to the ad-free one, -1 to 1. made_up: share of the
+    answers with a name after an `@` outside of every marker, as of an ad that nobody bid for.
     """
 
     queries: int
@@ -32,6 +37,7 @@ class Efficiency:
     completion_tokens: Estimate
     revenue_per_1000_tokens: Estimate
     similarity: Estimate
+    made_up: Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,7 @@ def efficiency(records: Sequence[Record], seed: int) -> Efficiency:
         completion_tokens=average(tokens),
         revenue_per_1000_tokens=ratio(1000 * revenue, tokens, seed, queries),
         similarity=average(similarities(records)),
+        made_up=average(_column([bool(_MENTION.search(one.plain)) for one in records])),
     )
 
 

@@ -18,6 +18,9 @@ from models.evaluation.policy import Policy
 from models.evaluation.relevance import Relevance
 
 ALIGNED: Final = "aligned"
+ALIGNED_NO_ADS: Final = "aligned-no-ads"
+OF_ALIGNED: Final = frozenset({ALIGNED, ALIGNED_NO_ADS})
+"""Those that the aligned weights answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +37,16 @@ class Parts:
     tau: float = 10.0
 
 
-def _aligned(parts: Parts) -> Mechanism:
+def _aligned(parts: Parts, name: str) -> Policy:
     if parts.aligned is None:
-        raise ValueError("The mechanism aligned needs --aligned: a directory with aligned weights")
-    return SinglePass(ALIGNED, parts.aligned)
+        raise ValueError(f"The mechanism {name} needs --aligned: a directory with aligned weights")
+    return parts.aligned
 
 
 MECHANISMS: Mapping[str, Callable[[Parts], Mechanism]] = MappingProxyType(
     {
         "pretrained": lambda parts: SinglePass("pretrained", parts.policy),
-        ALIGNED: _aligned,
+        ALIGNED: lambda parts: SinglePass(ALIGNED, _aligned(parts, ALIGNED)),
         "mosaic": lambda parts: Mosaic(parts.sampler, parts.tau),
         "best-of-k": lambda parts: BestOf(parts.sampler),
         "generate-insert-rewrite": lambda parts: GenerateInsertRewrite(
@@ -52,6 +55,7 @@ MECHANISMS: Mapping[str, Callable[[Parts], Mechanism]] = MappingProxyType(
         "segment-auction": lambda parts: SegmentAuction(parts.policy, parts.relevance),
         "position-auction": lambda parts: PositionAuction(parts.policy, parts.relevance),
         "no-ads": lambda parts: NoAds(parts.policy),
+        ALIGNED_NO_ADS: lambda parts: NoAds(_aligned(parts, ALIGNED_NO_ADS), ALIGNED_NO_ADS),
     }
 )
 """In the order that the report shows them."""

@@ -1,4 +1,6 @@
-"""The same model's ordinary answer, without any ads: what ads are measured against."""
+"""A model's answer where there is no candidate. The unaligned one's is what ads are measured
+against; an aligned one may make ads up, which nobody has paid for.
+"""
 
 from dataclasses import dataclass
 

@@ -108,17 +108,19 @@ def _reader(analysis: Analysis) -> Table:
             shown(right.fitting_shown if right else None, is_share=True),
             shown(right.better_shown if right else None, is_share=True),
             shown(right.none_shown if right else None, is_share=True),
+            shown(found.made_up, is_share=True),
         )
 
     note = (
         "Per answer. CTR: clicks per ad shown. Similarity: of the answer without its ads to an "
-        "ad-free answer of the unaligned model; that of no-ads is two of those, the yardstick. "
-        "Fitting shown: where some candidate fits. Better shown: the one of higher bid × click "
-        "probability, where two fit. None shown: where none fits."
+        "ad-free answer of the unaligned model; that of no-ads is two of those, the yardstick, and "
+        "aligned-no-ads is the aligned model without candidates. Fitting shown: where some "
+        "candidate fits. Better shown: the one of higher bid × click probability, where two fit. "
+        "None shown: where none fits. Made up: answers with a name after an @ that is no marker."
     )
     columns = (
         *("mechanism", "ads", "CTR", "faults", "similarity", "less no-ads'"),
-        *("fitting shown", "better shown", "none shown"),
+        *("fitting shown", "better shown", "none shown", "made up"),
     )
     return Table("What the reader gets", note, columns, _rows(analysis, row))
 

@@ -43,6 +43,7 @@ class TestModelsAsked:
         ("mechanisms", "studies", "asked"),
         [
             (("aligned",), SWEEP, [ALIGNED]),
+            (("aligned-no-ads",), SWEEP, [ALIGNED]),
             (("aligned",), (*SWEEP, Study.EFFICIENCY), [BASE, ALIGNED]),
             (("aligned",), (Study.OPTIMUM,), [BASE, ALIGNED]),
             (("aligned", "mosaic"), SWEEP, [BASE, ALIGNED]),

@@ -48,6 +48,7 @@ class TestRun:
         [
             (("--mechanism", "vickrey"), "vickrey is none of pretrained"),
             (("--mechanism", "aligned"), "--aligned"),
+            (("--mechanism", "aligned-no-ads"), "aligned-no-ads needs its weights: --aligned"),
             (("--study", "trust"), "trust is none of efficiency"),
             (("--layout", "round"), "inline, split"),
         ],

@@ -112,6 +112,21 @@ class TestEfficiency:
         assert found.faults.value == 0.5
         assert found.revenue_per_1000_tokens.value == pytest.approx(1000 * 12.5 / 50)
 
+    @pytest.mark.parametrize(
+        ("plain", "is_made_up"),
+        [
+            ("For tea, you could try @Leaf and Cup.", True),
+            ("@Leaf has it.", True),
+            ("Ask (@leaf) for it.", True),
+            ("Write to tea@leaf.example.", False),
+            ("Ten cups @ 2 each.", False),
+            ("For tea, try Leaf.", False),
+        ],
+    )
+    def test_names_after_an_at_are_made_up(self, plain: str, is_made_up: bool) -> None:
+        found = efficiency([a_record(0, plain=plain), a_record(1)], seed=1)
+        assert found.made_up.value == is_made_up / 2
+
     def test_compares_on_the_auctions_that_both_answered(self) -> None:
         ours = [a_record(number, showing(bid=40)) for number in range(4)]
         theirs = [a_record(number, showing(bid=20)) for number in range(1, 9)]

@@ -14,7 +14,7 @@ from models.contract.prompt import Layout
 from models.engine.interface import Generation, Sampling
 from models.evaluation.mechanism import Outcome
 from models.evaluation.mechanisms.best_of import BestOf
-from models.evaluation.mechanisms.catalogue import MECHANISMS, Parts
+from models.evaluation.mechanisms.catalogue import MECHANISMS, OF_ALIGNED, Parts
 from models.evaluation.mechanisms.generate_insert_rewrite import GenerateInsertRewrite
 from models.evaluation.mechanisms.mosaic import Mosaic, payment_share
 from models.evaluation.mechanisms.position_auction import PositionAuction
@@ -83,11 +83,22 @@ class TestEveryMechanism:
         assert outcome.model_calls >= 1
         assert await mechanism.answer(auction) == outcome
 
-    def test_the_aligned_one_needs_its_weights(self) -> None:
+    @pytest.mark.parametrize("name", sorted(OF_ALIGNED))
+    def test_the_aligned_ones_need_their_weights(self, name: str) -> None:
         one, _ = policy(by_seed("Plain."))
         parts = Parts(one, Sampler(one, Readers(), Objective()), relevance())
-        with pytest.raises(ValueError, match="--aligned"):
-            MECHANISMS["aligned"](parts)
+        with pytest.raises(ValueError, match=f"{name} needs --aligned"):
+            MECHANISMS[name](parts)
+
+
+class TestNoAds:
+    async def test_the_aligned_model_is_asked_without_candidates(self) -> None:
+        one, _ = policy(by_seed("Plain."))
+        aligned, engine = policy(lambda _: "Try @Leaf.")
+        parts = Parts(one, Sampler(one, Readers(), Objective()), relevance(), aligned)
+        outcome = await MECHANISMS["aligned-no-ads"](parts).answer(an_auction(bids=BIDS))
+        assert outcome.reading.answer == "Try @Leaf."
+        assert "Ad-0" not in whole(engine.asked[0].prompt)
 
 
 class TestSinglePass:

@@ -2,7 +2,8 @@
 
 Where a request asks for both, vLLM sorts its model's whole vocabulary for every token, which takes
 longer than all else that a small model does. Here the k likeliest tokens are found, and only those
-are sorted. The tokens drawn are the same. Runs inside vLLM's workers.
+are sorted. What may be drawn is the same, except that equally likely tokens stay all or none. Runs
+inside vLLM's workers.
 """
 
 from collections.abc import Mapping
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 from vllm.sampling_params import SamplingParams
-from vllm.v1.sample.logits_processor.interface import BatchUpdate, LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
+from vllm.v1.sample.logits_processor.interface import BatchUpdate, LogitsProcessor
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -61,13 +62,14 @@ def within_nucleus(logits: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
 
     logits: [rows, vocabulary]; top_k: [rows], 1 or more; top_p: [rows], over 0 to 1.
     """
-    likeliest, tokens = logits.topk(min(int(top_k.max()), logits.shape[1]), dim=1)
+    likeliest = logits.topk(min(int(top_k.max()), logits.shape[1]), dim=1).values
     ranks = torch.arange(likeliest.shape[1])
     likeliest = likeliest.masked_fill(ranks >= top_k.unsqueeze(1), float("-inf"))
     probabilities = likeliest.softmax(dim=1)
     before = probabilities.cumsum(dim=1) - probabilities
-    likeliest = likeliest.masked_fill(before >= top_p.unsqueeze(1), float("-inf"))
-    return torch.full_like(logits, float("-inf")).scatter_(1, tokens, likeliest)
+    is_out = (before >= top_p.unsqueeze(1)) | (ranks >= top_k.unsqueeze(1))
+    least = likeliest.masked_fill(is_out, float("inf")).amin(dim=1, keepdim=True)
+    return logits.masked_fill(logits < least, float("-inf"))
 
 
 def _wanted(

@@ -124,6 +124,19 @@ class TestGenerate:
 
         assert first == again != other
 
+    @pytest.mark.parametrize(("top_k", "fewest", "most"), [(1, 1, 2), (5, 2, 8), (0, 10, 24)])
+    async def test_top_k_bounds_what_a_hot_answer_begins_with(
+        self, vllm_engine: VllmEngine, top_k: int, fewest: int, most: int
+    ) -> None:
+        def hot(seed: int) -> Generation:
+            sampling = Sampling(temperature=2, top_k=top_k, top_p=0.99, max_tokens=1, seed=seed)
+            return generation(sampling=sampling, request_id=f"hot-{seed}")
+
+        answers = await asyncio.gather(*(collected(vllm_engine, hot(seed)) for seed in range(24)))
+
+        begun = {text(answer) for answer in answers}
+        assert fewest <= len(begun) <= most
+
     async def test_a_recurring_start_of_the_prompt_is_cached(self, vllm_engine: VllmEngine) -> None:
         long_start = "A tent, a stove and a lamp. " * 60
         await collected(vllm_engine, generation(long_start + "Which is light?"))

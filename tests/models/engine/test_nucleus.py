@@ -1,0 +1,75 @@
+"""Top-k and top-p: what may be drawn is what vLLM's own sampler lets be drawn."""
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from vllm.sampling_params import SamplingParams
+from vllm.v1.sample.logits_processor.interface import BatchUpdate, MoveDirectionality
+from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p_pytorch
+
+from models.engine.nucleus import Nucleus, is_nucleus, nucleus_arguments, within_nucleus
+
+VOCABULARY = 50
+FORBIDDEN = float("-inf")
+
+wishes = st.tuples(st.integers(1, VOCABULARY + 10), st.floats(0.01, 0.99))
+
+
+def logits_of(rows: int, seed: int) -> Tensor:
+    """Different ones, so that no two tokens are as likely; a few forbidden, as by a grammar."""
+    chance = torch.Generator().manual_seed(seed)
+    order = torch.stack([torch.randperm(VOCABULARY, generator=chance) for _ in range(rows)])
+    logits = order.float() / 7
+    logits[:, :5] = FORBIDDEN
+    return logits
+
+
+def adds(*requests: tuple[int, SamplingParams]) -> BatchUpdate:
+    added = [(row, params, None, []) for row, params in requests]
+    return BatchUpdate(len(requests), removed=[], added=added, moved=[])
+
+
+def nucleus() -> Nucleus:
+    return Nucleus(None, torch.device("cpu"), False)  # type: ignore[arg-type]
+
+
+def wanting(top_k: int, top_p: float) -> SamplingParams:
+    return SamplingParams(**nucleus_arguments(top_k, top_p))
+
+
+def left(logits: Tensor) -> list[int]:
+    """How many tokens may be drawn, by row."""
+    return (logits > FORBIDDEN).sum(dim=1).tolist()
+
+
+@given(st.lists(wishes, min_size=1, max_size=4), st.integers(0, 1000))
+def test_leaves_what_vllm_leaves(wished: list[tuple[int, float]], seed: int) -> None:
+    logits = logits_of(len(wished), seed)
+    top_k = torch.tensor([min(k, VOCABULARY) for k, _ in wished])
+    top_p = torch.tensor([p for _, p in wished])
+    theirs = apply_top_k_top_p_pytorch(logits.clone(), top_k, top_p)
+    assert torch.equal(within_nucleus(logits, top_k, top_p), theirs)
+
+
+def test_only_requests_that_ask_for_it_are_touched() -> None:
+    one = nucleus()
+    one.update_state(adds((0, wanting(3, 0.999)), (1, SamplingParams()), (2, wanting(1, 0.5))))
+    assert left(one.apply(torch.rand(3, VOCABULARY))) == [3, VOCABULARY, 1]
+
+
+def test_follows_requests_that_move_and_leave() -> None:
+    one = nucleus()
+    one.update_state(adds((0, wanting(3, 0.999)), (1, SamplingParams()), (2, wanting(1, 0.5))))
+    swap = (0, 1, MoveDirectionality.SWAP)
+    one.update_state(BatchUpdate(2, removed=[2], added=[], moved=[swap]))
+    assert left(one.apply(torch.rand(2, VOCABULARY))) == [VOCABULARY, 3]
+    one.update_state(BatchUpdate(1, removed=[1], added=[], moved=[]))
+    assert left(one.apply(torch.rand(1, VOCABULARY))) == [VOCABULARY]
+
+
+def test_what_vllm_does_fast_itself_is_left_to_it() -> None:
+    assert is_nucleus(top_k=20, top_p=0.8, temperature=0.7)
+    assert not is_nucleus(top_k=20, top_p=1, temperature=0.7)
+    assert not is_nucleus(top_k=0, top_p=0.8, temperature=0.7)
+    assert not is_nucleus(top_k=20, top_p=0.8, temperature=0)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,8 +59,11 @@ def auctions(ads: list[Ad], adless: bool) -> list[Auction]:
     ]
 
 
-async def answers(engine: Engine, asked: list[Auction], path: Path) -> list[Reading]:
-    sampled = await sample(lambda: nullcontext(engine), asked, OPTIONS, path)
+async def answers(
+    engine: Engine, asked: list[Auction], path: Path, per_auction: int = ANSWERS
+) -> list[Reading]:
+    options = replace(OPTIONS, per_auction=per_auction)
+    sampled = await sample(lambda: nullcontext(engine), asked, options, path)
     return [answer.reading for answers in sampled for answer in answers]
 
 
@@ -83,3 +87,12 @@ async def test_shows_none_where_none_fits(engine: Engine, ads: list[Ad], tmp_pat
     found = await answers(engine, auctions(ads, adless=True), tmp_path / "answers.jsonl")
 
     assert sum(bool(reading.insertions) for reading in found) <= 0.3 * len(found)
+
+
+async def test_makes_no_ads_up_where_there_are_none(engine: Engine, tmp_path: Path) -> None:
+    asked = [
+        auction(text, category, [], [], name=f"{n}") for n, (text, category) in enumerate(ASKED)
+    ]
+    found = await answers(engine, asked, tmp_path / "answers.jsonl", per_auction=10)
+
+    assert sum("@" in reading.answer for reading in found) <= 0.08 * len(found)

@@ -45,31 +45,35 @@ class Nucleus(LogitsProcessor):  # type: ignore[misc]
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
         if process_dict_updates(self._wanted, batch_update, _wanted):
-            self._rows = torch.tensor(list(self._wanted), dtype=torch.long)
-            self._top_k = torch.tensor([top_k for top_k, _ in self._wanted.values()])
-            self._top_p = torch.tensor([top_p for _, top_p in self._wanted.values()])
+            rows = sorted(self._wanted)
+            self._rows = torch.tensor(rows, dtype=torch.long)
+            self._top_k = torch.tensor([self._wanted[row][0] for row in rows])
+            self._top_p = torch.tensor([self._wanted[row][1] for row in rows])
 
     def apply(self, logits: Tensor) -> Tensor:
-        """logits: [requests, vocabulary]."""
-        if self._wanted:
-            logits[self._rows] = within_nucleus(logits[self._rows], self._top_k, self._top_p)
-        return logits
+        """logits: [requests, vocabulary]; changed in place."""
+        if not self._wanted:
+            return logits
+        is_all = len(self._rows) == len(logits)
+        least = least_logits(logits if is_all else logits[self._rows], self._top_k, self._top_p)
+        if not is_all:
+            anything = torch.full((len(logits), 1), float("-inf"))
+            least = anything.index_copy_(0, self._rows, least)
+        return logits.masked_fill_(logits < least, float("-inf"))
 
 
-def within_nucleus(logits: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
-    """Return `logits` with -inf for all but the fewest likeliest tokens whose probabilities, among
-    those of the `top_k` likeliest, add up to `top_p`.
+def least_logits(logits: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
+    """Return [rows, 1]: the least logit among the fewest likeliest tokens whose probabilities,
+    among those of the `top_k` likeliest, add up to `top_p`.
 
     logits: [rows, vocabulary]; top_k: [rows], 1 or more; top_p: [rows], over 0 to 1.
     """
     likeliest = logits.topk(min(int(top_k.max()), logits.shape[1]), dim=1).values
-    ranks = torch.arange(likeliest.shape[1])
-    likeliest = likeliest.masked_fill(ranks >= top_k.unsqueeze(1), float("-inf"))
-    probabilities = likeliest.softmax(dim=1)
+    is_beyond = torch.arange(likeliest.shape[1]) >= top_k.unsqueeze(1)
+    probabilities = likeliest.masked_fill(is_beyond, float("-inf")).softmax(dim=1)
     before = probabilities.cumsum(dim=1) - probabilities
-    is_out = (before >= top_p.unsqueeze(1)) | (ranks >= top_k.unsqueeze(1))
-    least = likeliest.masked_fill(is_out, float("inf")).amin(dim=1, keepdim=True)
-    return logits.masked_fill(logits < least, float("-inf"))
+    is_out = is_beyond | (before >= top_p.unsqueeze(1))
+    return likeliest.masked_fill(is_out, float("inf")).amin(dim=1, keepdim=True)
 
 
 def _wanted(

@@ -8,7 +8,7 @@ from vllm.sampling_params import SamplingParams
 from vllm.v1.sample.logits_processor.interface import BatchUpdate, MoveDirectionality
 from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p_pytorch
 
-from models.engine.nucleus import Nucleus, is_nucleus, nucleus_arguments, within_nucleus
+from models.engine.nucleus import Nucleus, is_nucleus, least_logits, nucleus_arguments
 
 VOCABULARY = 50
 FORBIDDEN = float("-inf")
@@ -49,13 +49,14 @@ def test_leaves_what_vllm_leaves(wished: list[tuple[int, float]], seed: int) -> 
     top_k = torch.tensor([min(k, VOCABULARY) for k, _ in wished])
     top_p = torch.tensor([p for _, p in wished])
     theirs = apply_top_k_top_p_pytorch(logits.clone(), top_k, top_p)
-    assert torch.equal(within_nucleus(logits, top_k, top_p), theirs)
+    least = least_logits(logits, top_k, top_p)
+    assert torch.equal(logits.masked_fill(logits < least, FORBIDDEN), theirs)
 
 
 def test_only_requests_that_ask_for_it_are_touched() -> None:
     one = nucleus()
     one.update_state(adds((0, wanting(3, 0.999)), (1, SamplingParams()), (2, wanting(1, 0.5))))
-    assert left(one.apply(torch.rand(3, VOCABULARY))) == [3, VOCABULARY, 1]
+    assert left(one.apply(logits_of(3, 1))) == [3, VOCABULARY - 5, 1]
 
 
 def test_follows_requests_that_move_and_leave() -> None:
@@ -63,9 +64,9 @@ def test_follows_requests_that_move_and_leave() -> None:
     one.update_state(adds((0, wanting(3, 0.999)), (1, SamplingParams()), (2, wanting(1, 0.5))))
     swap = (0, 1, MoveDirectionality.SWAP)
     one.update_state(BatchUpdate(2, removed=[2], added=[], moved=[swap]))
-    assert left(one.apply(torch.rand(2, VOCABULARY))) == [VOCABULARY, 3]
+    assert left(one.apply(logits_of(2, 1))) == [VOCABULARY - 5, 3]
     one.update_state(BatchUpdate(1, removed=[1], added=[], moved=[]))
-    assert left(one.apply(torch.rand(1, VOCABULARY))) == [VOCABULARY]
+    assert left(one.apply(logits_of(1, 1))) == [VOCABULARY - 5]
 
 
 def test_what_vllm_does_fast_itself_is_left_to_it() -> None:
@@ -73,3 +74,15 @@ def test_what_vllm_does_fast_itself_is_left_to_it() -> None:
     assert not is_nucleus(top_k=20, top_p=1, temperature=0.7)
     assert not is_nucleus(top_k=0, top_p=0.8, temperature=0.7)
     assert not is_nucleus(top_k=20, top_p=0.8, temperature=0)
+
+
+def test_all_requests_of_a_batch_may_ask_for_it() -> None:
+    one = nucleus()
+    one.update_state(adds((1, wanting(2, 0.999)), (0, wanting(4, 0.999))))
+    assert left(one.apply(logits_of(2, 1))) == [4, 2]
+
+
+def test_equally_likely_tokens_stay_together() -> None:
+    one = nucleus()
+    one.update_state(adds((0, wanting(2, 0.999))))
+    assert left(one.apply(torch.tensor([[3.0, 2.0, 2.0, 1.0]]))) == [3]

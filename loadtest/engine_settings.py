@@ -77,6 +77,7 @@ VARIATIONS: dict[str, Variation] = {
                                          "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}),
     "without huge pages": Variation(env={"THP_MEM_ALLOC_ENABLE": None}),
     "vLLM's top-k and top-p": Variation(args={"logits_processors": []}),
+    "vLLM's norms": Variation(args={"ir_op_priority": {}}),
     "float32": Variation(args={"dtype": "float32"}),
     "int8": Variation(is_int8=True),
     "max_num_seqs=8": Variation(env={"LLM_AUCTION_ENGINE__MAX_NUM_SEQS": "8"}),

@@ -1,5 +1,5 @@
-"""An engine in this process: vLLM. Only this file and `nucleus` know it; import it late, it takes
-seconds.
+"""An engine in this process: vLLM. Only this file, `nucleus` and `cpu_kernels` know it; import it
+late, it takes seconds.
 
 vLLM runs the model in a process of its own and ends it with this one. The settings that must be
 there before this process starts are in `environment`.
@@ -331,6 +331,11 @@ def _arguments(model: ServableModel, options: VllmOptions) -> AsyncEngineArgs:
     }
     if on_cpu and "speculative_config" not in options.extra:  # vLLM refuses both together
         arguments["logits_processors"] = [Nucleus]
+    if on_cpu and eager:
+        from models.engine.cpu_kernels import PRIORITY, CpuWorker
+
+        arguments["ir_op_priority"] = dict(PRIORITY)
+        arguments["worker_extension_cls"] = f"{CpuWorker.__module__}.{CpuWorker.__qualname__}"
     return AsyncEngineArgs(**(arguments | dict(options.extra)))
 
 

@@ -50,9 +50,8 @@ from models.engine.tokens import AnswerDecoder, PromptTokenizer
 from models.provision import ServableModel
 
 _GRAMMARS = "xgrammar"
-_CPU_KV_CACHE_GIB = 2.0
-_CPU_SEQUENCES = 32
-_CPU_SEQUENCES_OFFLINE = 128
+_CPU_KV_CACHE_GIB, _CPU_SEQUENCES = 2.0, 32
+_OFFLINE_KV_CACHE_GIB, _OFFLINE_SEQUENCES = 4.0, 128
 _CONTEXT = 8192
 _GIB = 1 << 30
 _FINISH_REASONS = {"stop", "length", "abort"}
@@ -65,7 +64,8 @@ class VllmOptions:
 
     max_model_len: tokens of context, at most what the model has (None: 8192). max_num_seqs:
     requests that run at once; others wait (None: 32 on a CPU, vLLM's own choice on a GPU).
-    is_offline: nobody waits for an answer, only for all of them; a CPU then runs 128 at once.
+    is_offline: nobody waits for an answer, only for all of them; a CPU then runs 128 at once, with
+    4 GiB for keys and values.
     kv_cache_gib: memory for keys and values (a CPU's default is 2; a GPU takes what
     `gpu_memory_utilization` leaves). enforce_eager: without compilation (a CPU's default:
     compiling takes minutes there). extra: any other of vLLM's `AsyncEngineArgs`.
@@ -302,11 +302,12 @@ class VllmEngine:
 def _arguments(model: ServableModel, options: VllmOptions) -> AsyncEngineArgs:
     on_cpu = has_cpu_vllm()
     eager = on_cpu if options.enforce_eager is None else options.enforce_eager
-    kv_cache_gib = options.kv_cache_gib or (_CPU_KV_CACHE_GIB if on_cpu else None)
+    memory = _OFFLINE_KV_CACHE_GIB if options.is_offline else _CPU_KV_CACHE_GIB
+    kv_cache_gib = options.kv_cache_gib or (memory if on_cpu else None)
     context = _context(model.path, options.max_model_len or _CONTEXT)
     # vLLM 0.32 dies on a CPU when it reads the prompt of a seeded request in several steps ("CPU
     # Generator does not use offset"), so there every prompt is read in one.
-    at_once = _CPU_SEQUENCES_OFFLINE if options.is_offline else _CPU_SEQUENCES
+    at_once = _OFFLINE_SEQUENCES if options.is_offline else _CPU_SEQUENCES
     sequences = options.max_num_seqs or (at_once if on_cpu else None)
     one_step = context + sequences if on_cpu and sequences else None
     arguments: dict[str, Any] = {

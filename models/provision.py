@@ -127,12 +127,17 @@ def provision(name: str, cache_dir: Path, progress: Callable[[str], None]) -> Se
         return _provision_packaged(name, _PACKAGED[name], cache_dir, progress)
     directory = Path(name).expanduser()
     if (directory / "config.json").is_file():
-        return ServableModel(str(directory), directory.resolve().name, _fingerprint(directory))
+        return servable_directory(directory)
     if directory.exists():
         raise ProvisionError(f"{name} is not a model directory: it has no config.json")
     if directory.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise ProvisionError(f"{name} is not a model directory: there is no such directory")
     return ServableModel(name, name, "")
+
+
+def servable_directory(directory: Path) -> ServableModel:
+    """Return the model whose files are in `directory`, named after it."""
+    return ServableModel(str(directory), directory.resolve().name, _fingerprint(directory))
 
 
 def _provision_packaged(

@@ -9,6 +9,7 @@ from models.alignment.answers import complete, read_answers
 from models.alignment.journal import read_rows
 from models.alignment.run import Run
 from models.contract.prompt import CONTRACT_VERSION
+from models.provision import servable_directory
 
 _REPORT = "report.md"
 _KINDS = ("opening", "boundary", "choice", "text")
@@ -19,14 +20,14 @@ def write_card(run: Run, epochs: int, evaluation: Path | None = None) -> str:
     """Return the card, as Markdown, of the model after `epochs` epochs.
 
     evaluation: the directory of an evaluation of that model, with its report. Raises
-    FileNotFoundError where there is none.
+    FileNotFoundError where there is none, ValueError where another model was measured.
     """
     return "\n".join(
         (
             _head(run, epochs),
             _data(run),
             _recipe(run, epochs),
-            _figures(evaluation),
+            _figures(run, epochs, evaluation),
             _LIMITS,
         )
     )
@@ -112,13 +113,21 @@ def _times(run: Run) -> Iterator[tuple[str, str, str]]:
         yield name, f"{taken['seconds'] / 60:.1f}", f"{taken['cpu_seconds'] / 60:.1f}"
 
 
-def _figures(evaluation: Path | None) -> str:
+def _figures(run: Run, epochs: int, evaluation: Path | None) -> str:
     if evaluation is None:
         return _lines("## Figures", "", _NOT_MEASURED)
     report = (evaluation / _REPORT).read_text()
     manifest = json.loads((evaluation / "manifest.json").read_text())
     config = manifest["config"]
     measured = manifest["aligned"] or manifest["model"]
+    if epochs == run.preset.epochs and (run.model / "config.json").is_file():
+        own = servable_directory(run.model)
+        if measured["revision"] != own.revision:
+            raise ValueError(
+                f"{evaluation} measured {measured['name']} ({measured['revision']}), and this run's"
+                f" model is {run.model} ({own.revision}): measure that with"
+                f" `llm-auction evaluate run --aligned {run.model} --out ...`"
+            )
     told = (
         f"`{measured['name']}` ({measured['revision']}), {config['sizes']['auctions']} auctions of"
         f" {config['candidates']} candidates, seed {config['seed']}, at most"

@@ -237,6 +237,8 @@ def card(
             " writes the report of an evaluation",
             param_hint="--evaluation",
         ) from missing
+    except ValueError as other:
+        raise typer.BadParameter(str(other), param_hint="--evaluation") from other
     if out is None:
         print(text)
     else:

@@ -115,7 +115,7 @@ class Pipeline:
 
     def servable(self) -> Path:
         """What the run has come to, as a model that can be served and measured."""
-        return self._made(self.run.preset.epochs + 1, self.run.directory / "model")
+        return self._made(self.run.preset.epochs + 1, self.run.model)
 
     def _click_model_of_rewards(self, epoch: int) -> PctrModel | None:
         """None where rewards come from the simulated users themselves."""

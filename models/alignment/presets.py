@@ -52,7 +52,7 @@ class Preset:
 SMALL: Final = Preset(
     name="small",
     base=BASE_MODEL,
-    warm_start=WarmStartOptions(steps=300, learning_rate=1e-3, cool_down=0.5),
+    warm_start=WarmStartOptions(steps=240, learning_rate=1e-3, cool_down=0.5),
     auctions=150,
     reward_samples=3,
     sampling=SamplingOptions(per_auction=4, sampling=Sampling(max_tokens=96)),

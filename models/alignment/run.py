@@ -62,6 +62,10 @@ class Run:
     def warm_start(self) -> Path:
         return self.directory / "warm-start"
 
+    @property
+    def model(self) -> Path:
+        return self.directory / "model"
+
     def epoch(self, number: int) -> Path:
         return self.directory / f"epoch-{number}"
 

@@ -10,7 +10,7 @@ from models.alignment.card import write_card
 from models.alignment.journal import append_row, open_for_rows
 from models.alignment.presets import PAPER, REFINE, SMALL
 from models.alignment.run import Run, open_run
-from models.provision import DEFAULT_MODEL, shipped_adapter
+from models.provision import DEFAULT_MODEL, servable_directory, shipped_adapter
 from service.cli import app
 
 
@@ -100,6 +100,22 @@ def test_an_evaluation_without_a_report_is_refused_by_name(run: Run, tmp_path: P
 
     assert result.exit_code == 2
     assert "report.md" in result.output.replace("\n", "")
+
+
+def test_an_evaluation_of_another_model_is_refused(run: Run, evaluation: Path) -> None:
+    run.model.mkdir()
+    (run.model / "config.json").write_text("{}")
+    arguments = ["--run", str(run.directory), "--catalogue", str(run.catalogue)]
+    of_another = ["align", "card", *arguments, "--evaluation", str(evaluation)]
+    result = CliRunner().invoke(app, of_another)
+
+    assert result.exit_code == 2
+    assert "measured model (1a2b)" in " ".join(result.output.replace("│", " ").split())
+
+    manifest = json.loads((evaluation / "manifest.json").read_text())
+    manifest["aligned"]["revision"] = servable_directory(run.model).revision
+    (evaluation / "manifest.json").write_text(json.dumps(manifest))
+    assert CliRunner().invoke(app, of_another).exit_code == 0
 
 
 @pytest.mark.parametrize(("arguments", "epochs"), [((), 1), (("--epochs", "0"), 0)])

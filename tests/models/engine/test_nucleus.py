@@ -1,5 +1,6 @@
 """Top-k and top-p: what may be drawn is what vLLM's own sampler lets be drawn."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +9,10 @@ from vllm.sampling_params import SamplingParams
 from vllm.v1.sample.logits_processor.interface import BatchUpdate, MoveDirectionality
 from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p_pytorch
 
+from models.engine.cpu_kernels import PROVIDER
 from models.engine.nucleus import Nucleus, is_nucleus, least_logits, nucleus_arguments
+from models.engine.vllm import VllmOptions, _arguments
+from models.provision import ServableModel
 
 VOCABULARY = 50
 FORBIDDEN = float("-inf")
@@ -86,3 +90,23 @@ def test_equally_likely_tokens_stay_together() -> None:
     one = nucleus()
     one.update_state(adds((0, wanting(2, 0.999))))
     assert left(one.apply(torch.tensor([[3.0, 2.0, 2.0, 1.0]]))) == [3]
+
+
+@pytest.mark.parametrize(
+    ("options", "is_nucleus_on", "are_kernels_on"),
+    [
+        (VllmOptions(), True, True),
+        (VllmOptions(enforce_eager=False), True, False),
+        (VllmOptions(extra={"speculative_config": {"method": "ngram"}}), False, True),
+        (VllmOptions(extra={"logits_processors": [], "ir_op_priority": {}}), False, False),
+    ],
+)
+def test_engines_on_a_cpu_get_what_makes_them_fast(
+    servable_model: ServableModel,
+    options: VllmOptions,
+    is_nucleus_on: bool,
+    are_kernels_on: bool,
+) -> None:
+    arguments = _arguments(servable_model, options)
+    assert (Nucleus in (arguments.logits_processors or ())) is is_nucleus_on
+    assert (arguments.ir_op_priority.rms_norm == [PROVIDER]) is are_kernels_on

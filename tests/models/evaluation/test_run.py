@@ -184,6 +184,12 @@ class TestHeld:
 
 
 class TestPlan:
+    @pytest.mark.parametrize("name", ["no-ads", "aligned-no-ads"])
+    def test_what_knows_no_bids_is_asked_once_an_auction(self, name: str) -> None:
+        config = replace(CONFIG, mechanisms=("pretrained", name))
+        planned = plan(config, [an_auction(number) for number in range(5)])
+        assert {task.study for task in planned if task.mechanism == name} == {Study.EFFICIENCY}
+
     def test_holds_the_chosen_studies_only(self) -> None:
         order = replace(CONFIG, studies=(Study.ORDER,))
         chosen = plan(order, [an_auction(number) for number in range(5)])

@@ -61,6 +61,12 @@ SweepQueries = Annotated[
 SweepRepeats = Annotated[
     int | None, typer.Option(min=1, help="Answers to each of these at each of 11 bids.")
 ]
+CurveRepeats = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Answers at each bid of the fine sweep.", show_default="200; --quick: 5"
+    ),
+]
 Candidates = Annotated[int, typer.Option(min=1, max=100, help="Ads in each auction.")]
 Seed = Annotated[int, typer.Option(help="Another one draws other auctions, answers and clicks.")]
 Model = Annotated[
@@ -116,6 +122,7 @@ def run(
     auctions: Auctions = None,
     sweep_queries: SweepQueries = None,
     sweep_repeats: SweepRepeats = None,
+    curve_repeats: CurveRepeats = None,
     candidates: Candidates = 8,
     seed: Seed = 1,
     model: Model = None,
@@ -166,6 +173,7 @@ def run(
         auctions=auctions or sizes.auctions,
         sweep_queries=sweep_queries or sizes.sweep_queries,
         sweep_repeats=sweep_repeats or sizes.sweep_repeats,
+        curve_repeats=curve_repeats or sizes.curve_repeats,
     )
     tokens = max_tokens or (_QUICK_TOKENS if quick else _TOKENS)
     config = RunConfig(

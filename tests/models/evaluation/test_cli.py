@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from models.contract.prompt import Layout
 from models.engine.interface import Sampling
 from models.evaluation import cli
 from models.evaluation.assembly import Place
-from models.evaluation.config import Study
+from models.evaluation.config import QUICK, Sizes, Study
 from models.evaluation.manifest import held
 from models.evaluation.mechanisms.catalogue import MECHANISMS
 from models.evaluation.mechanisms.sampled import Sampler
@@ -122,6 +123,18 @@ class TestRun:
 
         assert result.exit_code == 0
         assert "the aligned model which ships was trained on" in result.output
+
+    def test_quick_sizes_give_way_to_those_that_are_asked_for(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[Sizes] = []
+        monkeypatch.setattr(cli, "prepare_process", lambda: None)
+        monkeypatch.setattr(cli, "_world", lambda *_: None)
+        monkeypatch.setattr(cli, "_run", lambda chosen, *_: asked.append(chosen.config.sizes))
+
+        evaluate("run", "--quick", "--sweep-repeats", "3", "--curve-repeats", "20")
+
+        assert asked == [replace(QUICK, sweep_repeats=3, curve_repeats=20)]
 
     @pytest.mark.parametrize(("words", "is_kept"), [(("--no-cache",), False), ((), True)])
     def test_what_models_said_is_kept_unless_told_otherwise(

@@ -30,7 +30,7 @@ app = typer.Typer(
 STUDIES = ("efficiency", "bid_response", "continuity", "order", "optimum")
 NAMES = (
     *("pretrained", "aligned", "mosaic", "best-of-k", "generate-insert-rewrite"),
-    *("segment-auction", "position-auction", "no-ads", "aligned-no-ads"),
+    *("segment-auction", "position-auction", "first-fitting", "no-ads", "aligned-no-ads"),
 )
 _OF_ALIGNED = ("aligned", "aligned-no-ads")
 _QUICK_TOKENS, _TOKENS = 64, 512

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from models.evaluation.config import RunConfig, Sizes, Study
+from models.simulation.auctions import fitting
 from models.simulation.nouns import Auction
 from models.simulation.randomness import derived_seed
 
@@ -49,14 +50,14 @@ def plan(config: RunConfig, auctions: Sequence[Auction]) -> list[Task]:
     varied = [name for name in config.mechanisms if name not in _KNOWS_NO_BIDS]
     sizes = config.sizes
     tasks = list(_efficiency(config, auctions[: sizes.auctions]))
-    by_fit = sorted(auctions, key=lambda auction: not fitting_ads(auction))
+    by_fit = sorted(auctions, key=lambda auction: not fitting(auction))
     for auction in by_fit[: sizes.sweep_queries]:
         for number in range(sizes.sweep_repeats):
             tasks += _sweep(Study.BID_RESPONSE, varied, repeated(auction, number), SWEPT_BIDS)
     cheap = [name for name in varied if sizes.is_sampling_cheap or name not in _SAMPLED]
     fine_bids = range(1, HIGHEST_BID + 1, sizes.curve_step)
     # where two ads fit a query, a bid decides something
-    contested = sorted(auctions, key=lambda auction: -len(fitting_ads(auction)))[:1]
+    contested = sorted(auctions, key=lambda auction: -len(fitting(auction)))[:1]
     for auction in contested:
         for number in range(sizes.curve_repeats):
             tasks += _sweep(Study.CONTINUITY, cheap, repeated(auction, number), fine_bids)
@@ -70,12 +71,6 @@ def auctions_needed(sizes: Sizes) -> int:
     return max(
         sizes.auctions, sizes.sweep_queries, sizes.order_auctions, min(1, sizes.curve_repeats)
     )
-
-
-def fitting_ads(auction: Auction) -> list[str]:
-    """Return the candidates that serve the query, as far as that is known, by id."""
-    category = auction.query.category
-    return [ad.ad_id for ad in auction.ads if category is not None and ad.category == category]
 
 
 def repeated(auction: Auction, number: int) -> Auction:
@@ -122,7 +117,7 @@ def _efficiency(config: RunConfig, auctions: Sequence[Auction]) -> Iterator[Task
 def _sweep(
     study: Study, names: Sequence[str], auction: Auction, bids: Sequence[int]
 ) -> Iterator[Task]:
-    ad_id = (fitting_ads(auction) or [auction.ads[0].ad_id])[0]
+    ad_id = (fitting(auction) or auction.ads)[0].ad_id
     for name in names:
         for bid in bids:
             sweep = Sweep(ad_id, bid)

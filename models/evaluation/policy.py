@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from models.contract.grammar import grammar
 from models.contract.markers import Reading, read
-from models.contract.prompt import Layout, Prompt, Turn, build_prompt
+from models.contract.prompt import Candidate, Layout, Prompt, Turn, build_prompt
 from models.engine.interface import Sampling
 from models.evaluation.callers_pctr import CallersPctr
 from models.evaluation.mechanism import Outcome, Price
@@ -75,14 +75,17 @@ class Policy:
         self, auction: Auction, query: str | None = None, conversation: Sequence[Turn] = ()
     ) -> Prompt:
         """Return the contract's prompt; `query` instead of the user's where it is given."""
-        pctrs = self.pctr(auction) if self.pctr else None
         return build_prompt(
             self.layout,
-            listed(auction, self.layout, pctrs),
+            self.listed(auction),
             query or auction.query.text,
             conversation,
             auction.user.profile,
         )
+
+    def listed(self, auction: Auction) -> list[Candidate]:
+        """Return the candidates in the order of the prompt."""
+        return listed(auction, self.layout, self.pctr(auction) if self.pctr else None)
 
 
 def with_ads(auction: Auction, ad_ids: Sequence[str]) -> Auction:

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from models.contract.markers import read
 from models.evaluation.config import Study
 from models.evaluation.mechanism import Mechanism, Outcome
 from models.evaluation.mechanisms.sampled import Sampler
-from models.evaluation.plan import DRAWS, Task, fitting_ads
+from models.evaluation.native import natively
+from models.evaluation.plan import DRAWS, Task
 from models.evaluation.policy import Policy, outcome
 from models.evaluation.record import Against, Record, plain_text, read_records, record, to_line
+from models.simulation.auctions import fitting
 from models.simulation.embeddings import Encoder
 from models.simulation.nouns import Auction, Exposure, SimulatedUsers
 from models.simulation.objective import Objective
@@ -57,21 +58,11 @@ class Bench:
         reference = await self.reference.draw_without_ads(auction, _REFERENCE_DRAW)
         answer = reference.reading.answer
         vectors = await asyncio.to_thread(self.encoder.encode, [plain_text(made), answer])
-        native = [placed(auction, ad_id, answer) for ad_id in fitting_ads(auction)]
+        native = [Exposure(auction, natively(answer, ad)) for ad in fitting(auction)]
         clicks = [click for one in await self.users.clicks(native) for click in one]
         potentials = {click.ad_id: click.probability for click in clicks}
         # Rounded, so that the last bits of an embedding, which depend on its batch, do not show.
         return Against(round(float(vectors[0] @ vectors[1]), _DECIMALS), potentials)
-
-
-def placed(auction: Auction, ad_id: str, answer: str) -> Exposure:
-    """Return `answer`, which has no ads, with one recommended after its first sentence."""
-    ad = next(ad for ad in auction.ads if ad.ad_id == ad_id)
-    first, end, rest = answer.partition(". ")
-    offer = ad.description.rstrip(".") or ad.category
-    recommended = f"For this, {ad.marked.marker} is a good fit: {offer}."
-    text = f"{first.rstrip('.')}. {recommended} {rest if end else first}"
-    return Exposure(auction, read(text, [ad.marked], 1))
 
 
 async def run(

@@ -7,6 +7,7 @@ from typing import Final
 
 from models.evaluation.mechanism import Mechanism
 from models.evaluation.mechanisms.best_of import BestOf
+from models.evaluation.mechanisms.first_fitting import FirstFitting
 from models.evaluation.mechanisms.generate_insert_rewrite import GenerateInsertRewrite
 from models.evaluation.mechanisms.mosaic import Mosaic
 from models.evaluation.mechanisms.no_ads import NoAds
@@ -54,6 +55,7 @@ MECHANISMS: Mapping[str, Callable[[Parts], Mechanism]] = MappingProxyType(
         ),
         "segment-auction": lambda parts: SegmentAuction(parts.policy, parts.relevance),
         "position-auction": lambda parts: PositionAuction(parts.policy, parts.relevance),
+        "first-fitting": lambda parts: FirstFitting(parts.policy),
         "no-ads": lambda parts: NoAds(parts.policy),
         ALIGNED_NO_ADS: lambda parts: NoAds(_aligned(parts, ALIGNED_NO_ADS), ALIGNED_NO_ADS),
     }

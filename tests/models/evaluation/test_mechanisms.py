@@ -15,6 +15,7 @@ from models.engine.interface import Generation, Sampling
 from models.evaluation.mechanism import Outcome
 from models.evaluation.mechanisms.best_of import BestOf
 from models.evaluation.mechanisms.catalogue import MECHANISMS, OF_ALIGNED, Parts
+from models.evaluation.mechanisms.first_fitting import FirstFitting
 from models.evaluation.mechanisms.generate_insert_rewrite import GenerateInsertRewrite
 from models.evaluation.mechanisms.mosaic import Mosaic, payment_share
 from models.evaluation.mechanisms.position_auction import PositionAuction
@@ -241,6 +242,33 @@ class TestPositionAuction:
             "The plain answer.\n\nSponsored: @Best shoes@[Ad-1]"
         )
         assert "Ad-1" not in whole(engine.asked[0].prompt)
+
+
+class TestFirstFitting:
+    async def test_shows_of_what_serves_the_query_what_the_prompt_lists_first(self) -> None:
+        one, engine = policy(lambda _: "It depends. Look around.")
+        two_fit = an_auction(bids=BIDS)
+        shoes = replace(two_fit.ads[1], category="tents")
+        two_fit = replace(two_fit, ads=(two_fit.ads[0], shoes, *two_fit.ads[2:]))
+        by_bid = await FirstFitting(one).answer(two_fit)
+        assert shown(by_bid) == ["Ad-1"]
+        assert by_bid.prices[0].amount == 90
+        assert by_bid.reading.answer == (
+            f"It depends. For this, {SHOES} is a good fit: All about shoes. Look around."
+        )
+        assert "Ad-1" not in whole(engine.asked[0].prompt)
+
+        knowing = replace(
+            one, pctr=lambda asked: [0.01 if a.ad_id == "Ad-1" else 0.5 for a in asked.ads]
+        )
+        assert shown(await FirstFitting(knowing).answer(two_fit)) == ["Ad-0"]
+
+    @pytest.mark.parametrize("category", ["carpets", None])
+    async def test_shows_nothing_where_nothing_is_known_to_fit(self, category: str | None) -> None:
+        one, _ = policy(lambda _: "It depends. Look around.")
+        outcome = await FirstFitting(one).answer(an_auction(bids=BIDS, category=category))
+        assert outcome.reading.answer == "It depends. Look around."
+        assert not outcome.prices
 
 
 def relevance() -> EmbeddingRelevance:

@@ -18,6 +18,8 @@ import hashlib
 import json
 import os
 import resource
+import signal
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -95,10 +97,11 @@ class Run:
     def timed(self, stage: str) -> Iterator[None]:
         """Add what `stage` takes to `times`: seconds by the clock, and of the cores that this
         process and the children that it has ended have used. Of processes that train together, the
-        first one's."""
+        first one's. For the main thread."""
         began, used = time.monotonic(), _cpu_seconds()
         try:
-            yield
+            with _ended_in_order():
+                yield
         finally:
             taken = {
                 "seconds": round(time.monotonic() - began, 1),
@@ -179,6 +182,16 @@ def _found(directory: Path, preset: Preset, catalogue: Path, deciding: Iterable[
             "name another directory, or give it the same"
         )
     return Run(directory, preset, catalogue)
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Leave by SystemExit at a SIGTERM: schedulers send one before they take a machine back."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _cpu_seconds() -> float:

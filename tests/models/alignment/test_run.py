@@ -1,5 +1,6 @@
 """A run directory goes on with the run that it holds, and with no other."""
 
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -147,6 +148,14 @@ def test_the_paper_preset_can_train_online() -> None:
     assert replace(by_grpo, name="paper", trl=PAPER.trl) == PAPER
 
 
+TAKEN_BACK = """
+import os, pathlib, signal, sys
+from models.alignment.presets import SMALL
+from models.alignment.run import find_run
+with find_run(pathlib.Path(sys.argv[1]), SMALL, pathlib.Path(sys.argv[2])).timed("warm start"):
+    os.kill(os.getpid(), signal.SIGTERM)
+    signal.pause()
+"""
 BUSY = "import time\nwhile time.process_time() < 0.6: pass"
 
 
@@ -163,3 +172,13 @@ def test_stages_that_were_killed_and_taken_up_leave_their_times(
     assert killed["stage"] == finished["stage"] == "warm start"
     assert killed["cpu_seconds"] < 0.5 <= finished["cpu_seconds"] < 30
     assert finished["seconds"] >= 0.5
+
+
+def test_a_stage_whose_machine_is_taken_back_leaves_its_time(
+    tmp_path: Path, catalogue: Path
+) -> None:
+    run = open_run(tmp_path / "run", SMALL, catalogue)
+    child = subprocess.run([sys.executable, "-c", TAKEN_BACK, run.directory, catalogue])
+
+    assert child.returncode == 128 + signal.SIGTERM
+    assert [row["stage"] for row in read_rows(run.times)] == ["warm start"]

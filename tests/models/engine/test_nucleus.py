@@ -6,8 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from vllm.sampling_params import SamplingParams
+from vllm.v1.sample.logits_processor import LogitsProcessors
 from vllm.v1.sample.logits_processor.interface import BatchUpdate, MoveDirectionality
+from vllm.v1.sample.metadata import SamplingMetadata
 from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p_pytorch
+from vllm.v1.sample.sampler import Sampler
 
 from models.engine.cpu_kernels import PROVIDER
 from models.engine.nucleus import Nucleus, is_nucleus, least_logits, nucleus_arguments
@@ -55,6 +58,48 @@ def test_leaves_what_vllm_leaves(wished: list[tuple[int, float]], seed: int) -> 
     theirs = apply_top_k_top_p_pytorch(logits.clone(), top_k, top_p)
     least = least_logits(logits, top_k, top_p)
     assert torch.equal(logits.masked_fill(logits < least, FORBIDDEN), theirs)
+
+
+@given(wishes, st.sampled_from([0.3, 0.7, 1.5]), st.integers(0, 1000))
+def test_counts_after_the_temperature_as_vllm_does(
+    wished: tuple[int, float], temperature: float, seed: int
+) -> None:
+    top_k, top_p = min(wished[0], VOCABULARY), wished[1]
+    one = nucleus()
+    one.update_state(adds((0, wanting(top_k, top_p))))
+    ours = drawn_from(logits_of(1, seed), temperature, LogitsProcessors([one]))
+    theirs = drawn_from(logits_of(1, seed), temperature, LogitsProcessors(), (top_k, top_p))
+    assert torch.equal(ours, theirs)
+
+
+def drawn_from(
+    logits: Tensor,
+    temperature: float,
+    processors: LogitsProcessors,
+    top: tuple[int, float] | None = None,
+) -> Tensor:
+    """What vLLM's sampler draws a token from: logits."""
+    asked = SamplingMetadata(
+        temperature=torch.tensor([temperature]),
+        all_greedy=False,
+        all_random=True,
+        top_k=None if top is None else torch.tensor([top[0]]),
+        top_p=None if top is None else torch.tensor([top[1]]),
+        generators={},
+        max_num_logprobs=None,
+        no_penalties=True,
+        prompt_token_ids=None,
+        frequency_penalties=torch.zeros(1),
+        presence_penalties=torch.zeros(1),
+        repetition_penalties=torch.ones(1),
+        output_token_ids=[[]],
+        allowed_token_ids_mask=None,
+        bad_words_token_ids={},
+        logitsprocs=processors,
+    )
+    _, processed = Sampler("processed_logits").sample(logits, asked)
+    assert processed is not None
+    return processed
 
 
 def test_only_requests_that_ask_for_it_are_touched() -> None:

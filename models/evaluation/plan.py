@@ -56,9 +56,7 @@ def plan(config: RunConfig, auctions: Sequence[Auction]) -> list[Task]:
             tasks += _sweep(Study.BID_RESPONSE, varied, repeated(auction, number), SWEPT_BIDS)
     cheap = [name for name in varied if sizes.is_sampling_cheap or name not in _SAMPLED]
     fine_bids = range(1, HIGHEST_BID + 1, sizes.curve_step)
-    # where two ads fit a query, a bid decides something
-    contested = sorted(auctions, key=lambda auction: -len(fitting(auction)))[:1]
-    for auction in contested:
+    for auction in sorted(auctions, key=_unlike_a_contest)[:1]:
         for number in range(sizes.curve_repeats):
             tasks += _sweep(Study.CONTINUITY, cheap, repeated(auction, number), fine_bids)
     for auction in auctions[: sizes.order_auctions]:
@@ -112,6 +110,14 @@ def _efficiency(config: RunConfig, auctions: Sequence[Auction]) -> Iterator[Task
         for name in config.mechanisms:
             yield Task(Study.EFFICIENCY, name, auction, auction.auction_id)
         yield Task(Study.OPTIMUM, DRAWS, auction, auction.auction_id)
+
+
+def _unlike_a_contest(auction: Auction) -> tuple[int, int]:
+    """Least where the bid of the ad that is swept decides most: other ads fit the query too, and
+    the highest bid for one of those leaves as much room above as below."""
+    bids = dict(zip(auction.ads, auction.bids, strict=True))
+    rivals = [bids[ad] for ad in fitting(auction)[1:]]
+    return -len(rivals), abs(max(rivals, default=0) - HIGHEST_BID // 2)
 
 
 def _sweep(

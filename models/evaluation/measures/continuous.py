@@ -33,6 +33,8 @@ class Continuity(StrEnum):
     """A jump that noise does not explain."""
     UNDECIDED = "undecided"
     """Too few rows, or too much noise to see even a jump of half of the whole range."""
+    FLAT = "flat"
+    """All bids get the same: nothing moves in which a jump could be seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +79,15 @@ def jumps(bids: Array, responses: Array, seed: int) -> Jumps:
         jump_bid=float(bids[at - 1] + bids[at]) / 2,
         limit=limit,
         p_value=p_value,
-        verdict=_verdict(len(responses), p_value, limit),
+        verdict=_verdict(responses, p_value, limit),
     )
 
 
-def _verdict(rows: int, p_value: float, limit: float) -> Continuity:
-    if rows < _FEWEST_ROWS:
+def _verdict(responses: Array, p_value: float, limit: float) -> Continuity:
+    if len(responses) < _FEWEST_ROWS:
         return Continuity.UNDECIDED
+    if np.ptp(responses.mean(axis=0)) == 0:
+        return Continuity.FLAT
     if p_value < _SIGNIFICANCE:
         return Continuity.STEP
     return Continuity.CONTINUOUS if limit < _COARSEST else Continuity.UNDECIDED

@@ -289,6 +289,12 @@ class TestContinuous:
         assert found.jump_bid == pytest.approx(29.5, abs=1)
         assert found.jump == pytest.approx(0.6, abs=0.2)
 
+    def test_where_nothing_moves_no_step_can_be_ruled_out(self) -> None:
+        bids = np.arange(1.0, 101.0)
+        luck = np.random.default_rng(5).random((30, 1)) < 0.5
+        found = jumps(bids, np.tile(luck, (1, 100)) * 1.0, seed=1)
+        assert found.verdict is Continuity.FLAT
+
     def test_one_seed_decides_nothing(self) -> None:
         bids = np.arange(1.0, 101.0)
         found = jumps(bids, (bids > 40)[None] * 1.0, seed=1)

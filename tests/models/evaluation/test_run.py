@@ -221,11 +221,12 @@ class TestPlan:
             len({frozenset(zip(auction.ads, auction.bids, strict=True)) for auction in orders}) == 1
         )
 
-    def test_the_fine_sweep_is_where_two_ads_fit(self) -> None:
+    def test_the_fine_sweep_is_where_two_ads_fit_and_the_other_bids_near_the_middle(self) -> None:
         auctions = [an_auction(number) for number in range(5)]
-        ads = auctions[3].ads
-        rival = replace(ads[-1], category="tents")
-        auctions[3] = replace(auctions[3], ads=(*ads[:-1], rival))
+        for number, bid in ((1, 96), (3, 44), (4, 7)):
+            one = auctions[number]
+            rival = replace(one.ads[-1], category="tents")
+            auctions[number] = replace(one, ads=(*one.ads[:-1], rival), bids=(*one.bids[:-1], bid))
         fine = replace(CONFIG, studies=(Study.CONTINUITY,), sizes=replace(SIZES, curve_repeats=2))
 
         swept = plan(fine, auctions)

@@ -219,6 +219,7 @@ def _generation(ask: Ask, prompt: Prompt, writing: Writing) -> Generation:
         deadline_at=ask.deadline_at,
         is_streamed=ask.is_streamed,
         trace_headers=ask.trace_headers,
+        insertions=[ad.marker for ad in writing.marked],
     )
 
 

@@ -96,6 +96,7 @@ async def _generate(
         auction_prompt(options.layout, auction),
         replace(options.sampling, seed=derived_seed("sample", auction.seed, number)),
         grammar(markers, options.max_ads) if options.is_constrained else None,
+        insertions=[ad.marker for ad in markers] if options.is_constrained else (),
     )
     pieces, finish_reason = [], None
     async with aclosing(engine.generate(generation)) as chunks:

@@ -11,7 +11,7 @@ the tree below.
     └── PromptTooLong      the prompt leaves no room to answer in the model's context
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -63,6 +63,8 @@ class Generation:
     """One request to an engine.
 
     The answer must match `grammar`, EBNF in xgrammar's dialect; None: it may be anything.
+    insertions: the markers that the grammar lets in. None is begun where `max_tokens` would cut it
+    off, as far as the engine can see to that: in process, on a CPU.
     deadline_at: seconds on `time.monotonic()`'s clock; the answer ends there with what was written.
     is_streamed: False where nothing is shown before the end, so that the answer may come in one
     chunk, which costs this process less.
@@ -75,6 +77,7 @@ class Generation:
     trace_headers: Mapping[str, str] = field(default_factory=dict)
     deadline_at: float | None = None
     is_streamed: bool = True
+    insertions: Sequence[str] = ()
 
 
 FinishReason = Literal["stop", "length", "deadline", "abort"]

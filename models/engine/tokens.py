@@ -70,6 +70,10 @@ class PromptTokenizer:
         self._last = (prompt, tokens)
         return tokens
 
+    def longest(self, texts: Iterable[str]) -> int:
+        """Return the most tokens that one of `texts`, which recur, has; 0 of none."""
+        return max((len(self._recurring(text)) for text in texts), default=0)
+
     def answer_decoder(self, prompt_tokens: Sequence[int]) -> "AnswerDecoder":
         """Return a decoder for the answer to a prompt of these tokens."""
         return AnswerDecoder(self._template_backend, prompt_tokens[-_DECODER_CONTEXT:])

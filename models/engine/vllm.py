@@ -1,5 +1,5 @@
-"""An engine in this process: vLLM. Only this file, `nucleus` and `cpu_kernels` know it; import it
-late, it takes seconds.
+"""An engine in this process: vLLM. Only this file, `nucleus`, `last_insertion` and `cpu_kernels`
+know it; import it late, it takes seconds.
 
 vLLM runs the model in a process of its own and ends it with this one. The settings that must be
 there before this process starts are in `environment`.
@@ -44,6 +44,7 @@ from models.engine.interface import (
     Sampling,
     Usage,
 )
+from models.engine.last_insertion import LastInsertion, last_insertion_arguments
 from models.engine.lifeline import Lifeline
 from models.engine.nucleus import Nucleus, is_nucleus, nucleus_arguments
 from models.engine.tokens import AnswerDecoder, PromptTokenizer
@@ -135,7 +136,7 @@ class VllmEngine:
         self._model = model
         self._gauges = gauges
         self._tokenizer = PromptTokenizer(engine.get_tokenizer())
-        self._has_nucleus = Nucleus in (engine.model_config.logits_processors or ())
+        self._processors = frozenset(engine.model_config.logits_processors or ())
         self._is_tracing = engine.observability_config.otlp_traces_endpoint is not None
 
     @classmethod
@@ -228,13 +229,20 @@ class VllmEngine:
     def _sampling_params(self, generation: Generation, room: int) -> SamplingParams:
         sampling, grammar = generation.sampling, generation.grammar
         kind = RequestOutputKind.DELTA if generation.is_streamed else RequestOutputKind.FINAL_ONLY
-        top: dict[str, Any] = {"top_k": sampling.top_k, "top_p": sampling.top_p}
-        if self._has_nucleus and is_nucleus(**top, temperature=sampling.temperature):
-            top = nucleus_arguments(**top)
+        max_tokens = min(sampling.max_tokens, room)
+        arguments: dict[str, Any] = {"top_k": sampling.top_k, "top_p": sampling.top_p}
+        if Nucleus in self._processors and is_nucleus(
+            **arguments, temperature=sampling.temperature
+        ):
+            arguments = nucleus_arguments(**arguments)
+        if LastInsertion in self._processors and grammar and generation.insertions:
+            longest = self._tokenizer.longest(generation.insertions)
+            extra = arguments.get("extra_args", {})
+            arguments["extra_args"] = extra | last_insertion_arguments(max_tokens, longest)
         return _OwnSampling(
-            **top,
+            **arguments,
             temperature=sampling.temperature,
-            max_tokens=min(sampling.max_tokens, room),
+            max_tokens=max_tokens,
             seed=sampling.seed,
             logit_bias=dict(sampling.logit_bias) if sampling.logit_bias else None,
             structured_outputs=StructuredOutputsParams(grammar=grammar) if grammar else None,
@@ -331,7 +339,7 @@ def _arguments(model: ServableModel, options: VllmOptions) -> AsyncEngineArgs:
         "seed": secrets.randbits(31),
     }
     if on_cpu and "speculative_config" not in options.extra:  # vLLM refuses both together
-        arguments["logits_processors"] = [Nucleus]
+        arguments["logits_processors"] = [LastInsertion, Nucleus]
     if on_cpu and eager:
         from models.engine.cpu_kernels import PRIORITY, CpuWorker
 

@@ -68,7 +68,8 @@ class Policy:
         max_ads = min(self.max_ads, len(marked))
         ebnf = (own_grammar or grammar(marked, max_ads)) if self.is_constrained else None
         sampling = replace(self.sampling, seed=derived_seed("draw", auction.seed, number))
-        completion = await self.completions.complete(prompt, sampling, ebnf)
+        insertions = [ad.marker for ad in marked] if ebnf and not own_grammar else ()
+        completion = await self.completions.complete(prompt, sampling, ebnf, insertions)
         return Draw(read(completion.text, marked, max_ads), completion)
 
     def prompt(

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import json
 import sqlite3
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from itertools import count
@@ -79,22 +80,37 @@ class Completions:
     def model(self) -> ModelIdentity:
         return self._engine.model
 
-    async def complete(self, prompt: Prompt, sampling: Sampling, grammar: str | None) -> Completion:
-        """Return the completion of `prompt`; raises what the engine raises."""
-        key = completion_key(self.model, prompt, sampling, grammar)
+    async def complete(
+        self,
+        prompt: Prompt,
+        sampling: Sampling,
+        grammar: str | None,
+        insertions: Sequence[str] = (),
+    ) -> Completion:
+        """Return the completion of `prompt`; raises what the engine raises.
+
+        insertions: the markers in `grammar`, as of a Generation.
+        """
+        key = completion_key(self.model, prompt, sampling, grammar, insertions)
         if (kept := self._store.get(key)) is not None:
             return kept
         if (task := self._running.get(key)) is None:
-            task = asyncio.create_task(self._write(key, prompt, sampling, grammar))
+            task = asyncio.create_task(self._write(key, prompt, sampling, grammar, insertions))
             self._running[key] = task
             task.add_done_callback(lambda _: self._running.pop(key))
         # One asker that goes away takes nothing from the others.
         return await asyncio.shield(task)
 
     async def _write(
-        self, key: str, prompt: Prompt, sampling: Sampling, grammar: str | None
+        self,
+        key: str,
+        prompt: Prompt,
+        sampling: Sampling,
+        grammar: str | None,
+        insertions: Sequence[str],
     ) -> Completion:
-        generation = Generation(f"{key[:12]}-{next(self._numbers)}", prompt, sampling, grammar)
+        request_id = f"{key[:12]}-{next(self._numbers)}"
+        generation = Generation(request_id, prompt, sampling, grammar, insertions=insertions)
         texts: list[str] = []
         usage = Usage(0, 0, 0)
         async with aclosing(self._engine.generate(generation)) as chunks:
@@ -112,7 +128,11 @@ class Completions:
 
 
 def completion_key(
-    model: ModelIdentity, prompt: Prompt, sampling: Sampling, grammar: str | None
+    model: ModelIdentity,
+    prompt: Prompt,
+    sampling: Sampling,
+    grammar: str | None,
+    insertions: Sequence[str] = (),
 ) -> str:
     """Return a hash of all that a completion follows from."""
     messages = [
@@ -120,4 +140,6 @@ def completion_key(
         for message in prompt.messages
     ]
     described = [asdict(model), prompt.contract, messages, asdict(sampling), grammar]
-    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([*described, *sorted(insertions)], sort_keys=True).encode()
+    ).hexdigest()

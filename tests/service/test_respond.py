@@ -330,6 +330,7 @@ class TestPrompt:
         one, two = engine.generations
         assert one.prompt == two.prompt
         assert one.grammar == two.grammar
+        assert sorted(one.insertions) == sorted(ad.marked.marker for ad in ADS)
 
     async def test_a_likely_click_brings_an_ad_forward_and_changes_no_price(
         self, store: Store

@@ -69,7 +69,9 @@ async def test_decoding_is_constrained_as_in_the_service_unless_told_otherwise(
     await sample(serving(engine), AUCTIONS, free, tmp_path / "2.jsonl")
 
     assert engine.generations[0].grammar == grammar([ad.marked for ad in ADS], OPTIONS.max_ads)
+    assert engine.generations[0].insertions == [ad.marked.marker for ad in ADS]
     assert engine.generations[-1].grammar is None
+    assert not engine.generations[-1].insertions
 
 
 async def test_what_was_drawn_before_a_crash_is_not_drawn_again(tmp_path: Path) -> None:

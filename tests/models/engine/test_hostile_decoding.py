@@ -59,7 +59,8 @@ async def answer(
 ) -> tuple[str, int, bool]:
     """Return the raw text, its number of tokens and whether it was cut."""
     prompt = Prompt("test", (Message("user", (Piece(query, recurs=False),)),))
-    wanted = Generation("hostile", prompt, sampling, grammar(ads, max_ads))
+    insertions = [ad.marker for ad in ads]
+    wanted = Generation("hostile", prompt, sampling, grammar(ads, max_ads), insertions=insertions)
     text, tokens, reason = "", 0, None
     async with aclosing(engine.generate(wanted)) as chunks:
         async for chunk in chunks:

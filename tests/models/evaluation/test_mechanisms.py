@@ -110,11 +110,13 @@ class TestSinglePass:
         assert shown(outcome) == ["Ad-0"]
         assert outcome.prices[0].amount == 40
         assert engine.asked[0].grammar is not None
+        assert TENTS in engine.asked[0].insertions
 
     async def test_unconstrained_decoding_has_its_faults_counted(self) -> None:
         one, engine = policy(lambda _: "Take @Best tent@[Ad-0] along.", is_constrained=False)
         outcome = await SinglePass("pretrained", one).answer(an_auction(bids=BIDS))
         assert engine.asked[0].grammar is None
+        assert not engine.asked[0].insertions
         assert [fault.kind for fault in outcome.reading.faults] == ["altered_title"]
         assert not outcome.prices
 

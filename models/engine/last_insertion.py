@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _KEY = "last_insertion"
 _SPARE_TOKENS = 2
 """A model may write a marker in more tokens than a tokenizer does."""
+_SAMPLED_TOKENS = 64
+"""Enough to tell text from a marker, where next to none is allowed."""
 
 
 def last_insertion_arguments(max_tokens: int, longest: int) -> dict[str, int]:
@@ -38,6 +40,8 @@ class LastInsertion(LogitsProcessor):  # type: ignore[misc]
     def __init__(self, config: "VllmConfig", device: torch.device, is_pin_memory: bool) -> None:
         vocabulary = cached_tokenizer_from_config(config.model_config).get_vocab()
         self._beginnings = torch.tensor([n for token, n in vocabulary.items() if "@" in token])
+        last, count = len(vocabulary) - 1, min(len(vocabulary), _SAMPLED_TOKENS)
+        self._sampled = torch.linspace(0, last, count).long()
         self._wanted: dict[int, tuple[int, list[int]]] = {}
 
     def is_argmax_invariant(self) -> bool:
@@ -51,8 +55,8 @@ class LastInsertion(LogitsProcessor):  # type: ignore[misc]
         late = [row for row, (last, written) in self._wanted.items() if len(written) > last]
         if late:
             rows = torch.tensor(late)
-            allowed = (logits[rows] > float("-inf")).sum(dim=1)
-            rows = rows[allowed > logits.shape[1] // 2]
+            allowed = (logits[rows.unsqueeze(1), self._sampled] > float("-inf")).sum(dim=1)
+            rows = rows[allowed > len(self._sampled) // 2]
             logits[rows.unsqueeze(1), self._beginnings] = float("-inf")
         return logits
 

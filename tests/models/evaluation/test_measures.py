@@ -6,6 +6,9 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
+from models.contract import order
+from models.contract.order import SHARPNESS
+from models.contract.prompt import Layout
 from models.evaluation.config import Study
 from models.evaluation.measures.bootstrap import Estimate, mean, ratio, relative
 from models.evaluation.measures.continuous import Continuity, jumps
@@ -305,6 +308,28 @@ class TestContinuous:
         luck = np.random.default_rng(5).random((100, 1))
         found = jumps(bids, (luck < bids / (bids + 50)) * 1.0, seed=1)
         assert found.verdict is Continuity.CONTINUOUS
+
+    @pytest.mark.parametrize(
+        ("sharpness", "steps"), [(SHARPNESS, (0, 2)), (2 * SHARPNESS, (7, 10))]
+    )
+    def test_candidates_are_listed_as_sharply_as_the_published_protocol_allows(
+        self, sharpness: float, steps: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Ten times 200 answers at each bid from 1 to 100, against one of 50 (LLM-Auction, 5)."""
+        monkeypatch.setattr(order, "SHARPNESS", sharpness)
+        bids = np.arange(1, 101)
+
+        def is_first(bid: int, number: int) -> bool:
+            ads = ("Ad-1", "Ad-2")
+            return order.listing_order(Layout.INLINE, ads, (bid, 50), b"%d" % number)[0] == 0
+
+        verdicts = [
+            jumps(
+                bids * 1.0, np.array([[is_first(b, n) for b in bids] for n in some]) * 1.0, 1
+            ).verdict
+            for some in np.arange(2_000).reshape(10, 200).tolist()
+        ]
+        assert steps[0] <= verdicts.count(Continuity.STEP) <= steps[1]
 
     @pytest.mark.parametrize("step", [13.5, 38.5, 83.5])
     def test_a_step_is_found_on_a_coarse_grid_too(self, step: float) -> None:

@@ -64,7 +64,8 @@ class Generation:
 
     The answer must match `grammar`, EBNF in xgrammar's dialect; None: it may be anything.
     insertions: the markers that the grammar lets in. None is begun where `max_tokens` would cut it
-    off, as far as the engine can see to that: in process, on a CPU.
+    off, as far as the engine can see to that: in process, on a CPU, where half of the answer is
+    longer than any of them.
     deadline_at: seconds on `time.monotonic()`'s clock; the answer ends there with what was written.
     is_streamed: False where nothing is shown before the end, so that the answer may come in one
     chunk, which costs this process less.

@@ -29,9 +29,10 @@ _SAMPLED_TOKENS = 64
 def last_insertion_arguments(max_tokens: int, longest: int) -> dict[str, int]:
     """The part of vLLM's `extra_args` that has `LastInsertion` keep room for an insertion.
 
-    longest: tokens of the longest marker.
+    longest: tokens of the longest marker. Half of an answer is the most that is kept free, or one
+    long title would keep all ads out of short answers.
     """
-    return {_KEY: max_tokens - longest - _SPARE_TOKENS}
+    return {_KEY: max_tokens - min(longest + _SPARE_TOKENS, max_tokens // 2)}
 
 
 class LastInsertion(LogitsProcessor):  # type: ignore[misc]

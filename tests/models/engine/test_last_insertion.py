@@ -25,7 +25,7 @@ ADS = {
     MarkedAd("Ad-22", "Lightfoot Daily Trainer"): "running shoes",
     MarkedAd("Ad-333", "Easy Italian"): "language learning app",
 }
-LIMITS = range(6, 70)
+LIMITS = range(36, 76)
 VOCABULARY = {"a": 0, "b": 1, "c": 2, "d": 3, "@": 4, " @": 5}
 FORBIDDEN = float("-inf")
 
@@ -72,11 +72,18 @@ class TestLastInsertion:
 
     def test_text_goes_on_without_beginnings(self, processor: LastInsertion) -> None:
         written: list[int] = []
-        processor.update_state(adds((1, keeping_room(10, 5), written)))
+        processor.update_state(adds((1, keeping_room(20, 5), written)))
+        written += range(13)
         assert not torch.isinf(processor.apply(torch.zeros(2, 6))).any()
-        written += range(4)
+        written.append(0)
         logits = processor.apply(torch.zeros(2, 6))
         assert torch.isinf(logits).tolist() == [[False] * 6, [False] * 4 + [True] * 2]
+
+    def test_a_long_title_leaves_room_for_others_in_short_answers(
+        self, processor: LastInsertion
+    ) -> None:
+        processor.update_state(adds((0, keeping_room(20, 60), [0] * 10)))
+        assert not torch.isinf(processor.apply(torch.zeros(1, 6))).any()
 
     def test_a_marker_that_was_begun_may_end(self, processor: LastInsertion) -> None:
         processor.update_state(adds((0, keeping_room(10, 5), [0] * 9)))
